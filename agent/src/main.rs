@@ -1,0 +1,2 @@
+//! The node agent of Manx.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Sockets and timers for manx-bgp.

@@ -1,0 +1,1 @@
+//! BGP-4 as pure state machines: wire, session, RIB, speaker.

@@ -1,0 +1,1 @@
+//! The objects of a cluster as YAML files in a directory.

@@ -1,0 +1,107 @@
+//! One trait for the objects of a cluster: `memory` here, `file` and `kube` in crates of their own.
+//!
+//! A datastore keeps [`Object`]s by kind and name, gives each stored version a `resourceVersion`, and writes only by
+//! compare-and-swap. It is as strong as the Kubernetes API and no stronger: reads and watches may lag behind writes of
+//! others, a watch may start over, and any call may fail and be tried again.
+//!
+//! The trait needs no runtime: its futures may be polled by anything. That is what lets IPAM's protocols be plain
+//! `async fn`s over `&dyn Datastore` (state machines that the compiler writes), interleaved at will in tests.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use manx_model::{Kind, Object};
+
+/// The objects of a cluster.
+#[async_trait]
+pub trait Datastore: Send + Sync {
+    /// The object of this kind and name, or `None`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is there but cannot be read as an object; [`Error::Unavailable`].
+    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error>;
+
+    /// All objects of a kind, by name. An object that cannot be read stands among them as its error.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error>;
+
+    /// Stores a new object and returns it as stored, with `resourceVersion` and `uid`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the name is taken; [`Error::Unavailable`].
+    async fn create(&self, object: Object) -> Result<Object, Error>;
+
+    /// Replaces the stored object if it still has `object`'s `resourceVersion` (which must be set); returns it as stored.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody wrote in between; [`Error::Gone`] when there is none; [`Error::Unavailable`].
+    async fn update(&self, object: Object) -> Result<Object, Error>;
+
+    /// Deletes exactly the version that `object` is.
+    ///
+    /// # Errors
+    /// As for [`Self::update`].
+    async fn delete(&self, object: &Object) -> Result<(), Error>;
+
+    /// All objects of a kind, and then every change to them. The stream ends never: what goes wrong behind it is
+    /// retried with backoff by the datastore, and after a gap it starts over with [`Event::Init`].
+    /// Changes to one object may be merged: only its latest state is sure to come.
+    fn watch(&self, kind: Kind) -> BoxStream<'static, Event>;
+}
+
+/// One row of [`Datastore::list`].
+pub type Listed = Result<Object, manx_model::Invalid>;
+
+/// What a watch says. One pass is `Init`, `Object` or `Invalid` for each that there is, `InSync`; then changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A (new) full list begins: what was known and is not named again before [`Event::InSync`] has been deleted.
+    Init,
+    /// The object as it is now.
+    Object(Object),
+    /// There is an object of this name, and it cannot be read. What it said before no longer counts as its word,
+    /// nor as its deletion: users keep what they did because of it, and report it.
+    Invalid(manx_model::Invalid),
+    /// The object was deleted.
+    Deleted(String),
+    /// Everything that existed when the list began has been named.
+    InSync,
+    /// The datastore cannot be reached: what is known may be out of date until the next `Init`.
+    Lost(String),
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Somebody else wrote first: read again and decide again.
+    #[error("{kind} {name} was changed by another writer")]
+    Conflict {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+    },
+    /// An object of this name is there already.
+    #[error("{kind} {name} exists already")]
+    Exists {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+    },
+    /// There is no such object (any more).
+    #[error("{kind} {name} does not exist")]
+    Gone {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+    },
+    /// The stored object cannot be read.
+    #[error(transparent)]
+    Invalid(#[from] manx_model::Invalid),
+    /// The call may or may not have been carried out: try again, having read again.
+    #[error("the datastore is not available: {0}")]
+    Unavailable(String),
+}

@@ -1,0 +1,1 @@
+//! The only door to the Linux kernel: netlink, namespaces, sysctls.

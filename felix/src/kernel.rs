@@ -1,0 +1,118 @@
+//! The kernel, as the agent sees it: implemented by `manx-felix-linux`, and by a fake in the simulation.
+
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+
+use crate::route::{Route, Snapshot};
+
+/// The name of the IPIP device; the kernel's own fallback device, one in each network namespace.
+pub const TUNNEL_DEVICE: &str = "tunl0";
+
+/// A future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The kernel of one network namespace. Cheap to share; calls may run at the same time.
+pub trait Kernel: Send + Sync {
+    /// Reads everything that a [`Snapshot`] holds, in one consistent pass.
+    fn read(&self) -> BoxFuture<'_, Result<Snapshot, KernelError>>;
+
+    /// Carries out the operations in order and answers for each. One that fails does not stop the rest.
+    fn apply(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<(), KernelError>>>;
+
+    /// Resolves when something in the kernel changed that was not our own [`Self::apply`] or attachment, and that could
+    /// change a [`Snapshot`]. Many changes may be told as one; after lost events it resolves, too.
+    fn changed(&self) -> BoxFuture<'_, ()>;
+
+    /// Makes the pod's link: veth with its peer inside `netns`, addresses, routes, neighbour entry and sysctls as
+    /// Calico has them, and the host route. When this link exists already and is right, nothing is changed; a link of
+    /// this name that belongs to another container (by its alias) is replaced.
+    fn attach<'a>(&'a self, netns: OwnedFd, pod: &'a PodLink)
+    -> BoxFuture<'a, Result<Attached, KernelError>>;
+
+    /// Says what differs from what [`Self::attach`] would make; empty when nothing does.
+    fn check<'a>(
+        &'a self,
+        netns: OwnedFd,
+        pod: &'a PodLink,
+    ) -> BoxFuture<'a, Result<Vec<String>, KernelError>>;
+
+    /// Deletes the host's end (and with it the pod's) if its alias is `handle`; a missing link is success, and the
+    /// link of another container is left alone.
+    fn detach<'a>(&'a self, host_device: &'a str, handle: &'a str) -> BoxFuture<'a, Result<(), KernelError>>;
+}
+
+/// A pod's link, wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodLink {
+    /// The host's end, as `calic440f455693`; at most 15 bytes.
+    pub host_device: String,
+    /// The pod's end, as `eth0`; at most 15 bytes.
+    pub pod_device: String,
+    /// The IPAM handle, kept as the host end's alias; at most 255 bytes.
+    pub handle: String,
+    /// Addresses; each becomes a /32 (or /128).
+    pub addresses: Vec<IpAddr>,
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+    /// The pod may forward packets itself (`allow_ip_forwarding`).
+    pub allow_ip_forwarding: bool,
+}
+
+/// A pod's link, made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The host end's MAC address.
+    pub host_mac: MacAddress,
+    /// The pod end's MAC address.
+    pub pod_mac: MacAddress,
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// The host end of every pod's veth (Calico's): pods may cache it for 169.254.1.1 for ever.
+    pub const HOST_END: Self = Self([0xee; 6]);
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// One write to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Adds the route, or replaces the one with its key, in one step.
+    ReplaceRoute(Route),
+    /// Deletes exactly this route; its absence is success.
+    DeleteRoute(Route),
+    /// Makes `tunl0` (loading the module if the kernel must), gives it this MTU and exactly this address, a /32,
+    /// loosens its reverse-path filter, lets it forward, and sets it up.
+    TunnelUp {
+        /// The tunnel's own address.
+        address: std::net::Ipv4Addr,
+        /// Bytes.
+        mtu: u32,
+    },
+    /// Removes every IPv4 address of `tunl0` and sets it down; its absence is success. The device stays: it is the kernel's.
+    TunnelDown,
+}
+
+/// Why the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action}: {reason}")]
+pub struct KernelError {
+    /// What was being done, as `route 192.168.1.0/26 via 10.0.0.2 dev eth0` or `link calic440f455693`.
+    pub action: String,
+    /// What the kernel said, in words, with what to do where that is known.
+    pub reason: String,
+    /// The errno, when there was one.
+    pub errno: Option<i32>,
+}

@@ -1,0 +1,117 @@
+//! Links and routes, in Linux' words (rtnetlink(7)).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// `rtm_protocol`: who wrote a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// The routes that only we write: 77 is free (Calico 80, BIRD 12, kube-router 17).
+    pub const MANX: Self = Self(77);
+
+    /// Routes that a BGP speaker wrote: next hops are never resolved through these, or a BGP route could carry itself.
+    pub fn is_bgp(self) -> bool {
+        const BGP: [u8; 5] = [12, 17, 77, 80, 186]; // BIRD, kube-router, Manx, Calico, RTPROT_BGP (FRR, GoBGP)
+        BGP.contains(&self.0)
+    }
+}
+
+/// A link's index, which names it to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfIndex(pub u32);
+
+/// A network device as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: String,
+    /// IFF_UP is set.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its alias (`ip link set alias`). We keep the IPAM handle of the pod there, so that the kernel itself says
+    /// which container a veth belongs to.
+    pub alias: Option<String>,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// What identifies a route in a table: another route with the same key replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// Where to.
+    pub destination: IpNet,
+    /// Metric; lower wins.
+    pub priority: u32,
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination and metric.
+    pub key: RouteKey,
+    /// Who wrote it.
+    pub protocol: Protocol,
+    /// What happens to the packets.
+    pub target: Target,
+}
+
+/// What a route does with packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Unicast, over one hop or several of equal cost.
+    Hops(Vec<Hop>),
+    /// Dropped silently.
+    Blackhole,
+    /// Another kind (`unreachable`, `throw`, a next-hop object, …), which we never write.
+    Other,
+}
+
+/// One way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// The device.
+    pub device: IfIndex,
+    /// The next router; `None`: the destination is on the link (scope link).
+    pub gateway: Option<IpAddr>,
+    /// The gateway is taken to be on the link although no route says so (RTNH_F_ONLINK).
+    pub onlink: bool,
+}
+
+/// What the kernel has: every link, and the routes of the main table that matter to us, which are ours (by
+/// [`Protocol::MANX`]) and those by which next hops may be resolved (not [`Protocol::is_bgp`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By index.
+    pub links: BTreeMap<IfIndex, Link>,
+    /// In the order in which the kernel lists them.
+    pub routes: Vec<Route>,
+}
+
+impl Snapshot {
+    /// The link of this name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The link that carries this address.
+    pub fn link_with(&self, address: Ipv4Addr) -> Option<&Link> {
+        self.links.values().find(|link| link.addresses.iter().any(|net| net.addr() == address))
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.priority {
+            0 => self.destination.fmt(f),
+            metric => write!(f, "{} metric {metric}", self.destination),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Who gets which address: choose, claim, release, sweep.

@@ -1,0 +1,70 @@
+//! Names that Calico's users and tools expect, down to the last character.
+
+use ipnet::IpNet;
+use sha1::{Digest, Sha1};
+
+use crate::NodeName;
+
+/// `10.244.1.0/26` as a name: `10-244-1-0-26`. The name of an IPAMBlock.
+pub fn cidr_name(cidr: IpNet) -> String {
+    cidr.to_string().replace(['.', ':', '/'], "-")
+}
+
+/// The name of the BlockAffinity of `node` for `cidr`: `node1-10-244-1-0-26`, shortened with a hash as Calico does
+/// where it would be longer than a Kubernetes name may be.
+pub fn affinity_name(node: &NodeName, cidr: IpNet) -> String {
+    let cidr = cidr_name(cidr);
+    let name = format!("{node}-{cidr}");
+    if name.len() < 253 {
+        return name;
+    }
+    let hash = sha2::Sha256::digest(format!("{node}+{cidr}").as_bytes());
+    let keep = 252 - cidr.len() - 13;
+    let host: String = node.as_str().chars().take(keep).collect();
+    format!("{host}-{cidr}-{}", hex(&hash, 11))
+}
+
+/// The host's end of a pod's veth: `cali` (or another prefix) and the first 11 hex digits of sha1(`namespace.pod`).
+pub fn veth_name(prefix: &str, namespace: &str, pod: &str) -> String {
+    let hash = Sha1::digest(format!("{namespace}.{pod}").as_bytes());
+    format!("{prefix}{}", hex(&hash, 11))
+}
+
+/// The IPAM handle under which `node` holds the address of its `tunl0`.
+pub fn tunnel_handle(node: &NodeName) -> String {
+    format!("ipip-tunnel-addr-{node}")
+}
+
+fn hex(bytes: &[u8], digits: usize) -> String {
+    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(digits);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_veth_has_the_name_that_calico_gives_it() {
+        assert_eq!(veth_name("cali", "default", "nginx"), "calic440f455693");
+        assert_eq!(veth_name("cali", "default", "mypod-1"), "calie8e39d24cbb");
+        assert_eq!(veth_name("cali", "ns1", "a.b"), "calie9b4ea37ef7");
+    }
+
+    #[test]
+    fn blocks_and_affinities_have_the_names_that_calico_gives_them() {
+        let cidr = "10.244.1.0/26".parse().unwrap();
+        assert_eq!(cidr_name(cidr), "10-244-1-0-26");
+        assert_eq!(cidr_name("fd80:24e2:f998:72d6::/122".parse().unwrap()), "fd80-24e2-f998-72d6---122");
+        assert_eq!(affinity_name(&"node1".parse().unwrap(), cidr), "node1-10-244-1-0-26");
+    }
+
+    #[test]
+    fn a_long_affinity_name_is_cut_and_hashed_as_calico_does() {
+        let node = "h".repeat(240).parse().unwrap();
+        let name = affinity_name(&node, "192.168.100.192/26".parse().unwrap());
+        assert_eq!(name.len(), 252);
+        assert!(name.ends_with("-85f82cde040"), "{name}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Objects as a datastore keeps them: Kubernetes' envelope around a `spec` that we may know only in part.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The kinds that Manx stores, watches or both. Calico's names (`crd.projectcalico.org/v1`), and the core Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, clippy::upper_case_acronyms, reason = "the variants are the kinds' own names")]
+pub enum Kind {
+    Node,
+    IPPool,
+    IPAMBlock,
+    BlockAffinity,
+    IPAMHandle,
+    IPAMConfig,
+    BGPConfiguration,
+    BGPPeer,
+}
+
+impl Kind {
+    /// Every kind, in the order in which a datastore lists them.
+    pub const ALL: [Self; 8] = [
+        Self::Node,
+        Self::IPPool,
+        Self::IPAMBlock,
+        Self::BlockAffinity,
+        Self::IPAMHandle,
+        Self::IPAMConfig,
+        Self::BGPConfiguration,
+        Self::BGPPeer,
+    ];
+
+    /// `apiVersion` of this kind.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Node => "v1",
+            _ => "crd.projectcalico.org/v1",
+        }
+    }
+
+    /// The value of `kind`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "Node",
+            Self::IPPool => "IPPool",
+            Self::IPAMBlock => "IPAMBlock",
+            Self::BlockAffinity => "BlockAffinity",
+            Self::IPAMHandle => "IPAMHandle",
+            Self::IPAMConfig => "IPAMConfig",
+            Self::BGPConfiguration => "BGPConfiguration",
+            Self::BGPPeer => "BGPPeer",
+        }
+    }
+
+    /// The plural by which the API server and `kubectl` know this kind; also its directory in the `file` datastore.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Node => "nodes",
+            Self::IPPool => "ippools",
+            Self::IPAMBlock => "ipamblocks",
+            Self::BlockAffinity => "blockaffinities",
+            Self::IPAMHandle => "ipamhandles",
+            Self::IPAMConfig => "ipamconfigs",
+            Self::BGPConfiguration => "bgpconfigurations",
+            Self::BGPPeer => "bgppeers",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The part of Kubernetes' ObjectMeta that we act on; the rest is kept in `rest`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Unique within a kind. A DNS-1123 subdomain: at most 253 characters of `a-z`, `0-9`, `-` and `.`.
+    pub name: String,
+    /// The version that a compare-and-swap compares: opaque, set by the datastore. `None` on an object not yet stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Set by the datastore when the object is created; another object of the same name has another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Everything else, as it was read.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// An object as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its kind, which also gives its `apiVersion`.
+    pub kind: Kind,
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Its `spec`, raw; `Null` where there is none.
+    pub spec: Value,
+    /// All other top-level fields (`status`, `data`, …), as they were read.
+    pub rest: Map<String, Value>,
+}
+
+impl Object {
+    /// A new object, not stored yet.
+    pub fn new(kind: Kind, name: impl Into<String>, spec: &impl Serialize) -> Self {
+        let metadata = Metadata { name: name.into(), ..Metadata::default() };
+        Self { kind, metadata, spec: to_value(spec), rest: Map::new() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// Its spec as the type `S`.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the object's kind and name and what the decoder said of the field.
+    pub fn spec<S: DeserializeOwned>(&self) -> Result<S, Invalid> {
+        S::deserialize(&self.spec).map_err(|error| self.invalid("spec", error))
+    }
+
+    /// The same object with another spec. Fields that the type does not know survive if it keeps them (`flatten`).
+    #[must_use]
+    pub fn with_spec(mut self, spec: &impl Serialize) -> Self {
+        self.spec = to_value(spec);
+        self
+    }
+
+    /// An [`Invalid`] that names this object.
+    pub fn invalid(&self, field: impl Into<String>, reason: impl fmt::Display) -> Invalid {
+        Invalid {
+            kind: self.kind,
+            name: self.name().to_owned(),
+            field: field.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The whole object as JSON (or, by way of a YAML writer, as a manifest).
+    pub fn to_value(&self) -> Value {
+        let mut whole = Map::new();
+        whole.insert("apiVersion".into(), self.kind.api_version().into());
+        whole.insert("kind".into(), self.kind.as_str().into());
+        whole.insert("metadata".into(), to_value(&self.metadata));
+        if !self.spec.is_null() {
+            whole.insert("spec".into(), self.spec.clone());
+        }
+        whole.extend(self.rest.clone());
+        Value::Object(whole)
+    }
+
+    /// Reads a whole object of the expected kind.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong: not a mapping, another `kind` or `apiVersion`, no `metadata.name`.
+    pub fn from_value(expected: Kind, value: Value) -> Result<Self, String> {
+        let Value::Object(mut whole) = value else {
+            return Err(format!(
+                "is not a mapping with apiVersion, kind, metadata and spec, as a {expected} must be"
+            ));
+        };
+        expect_field(&mut whole, "apiVersion", expected.api_version())?;
+        expect_field(&mut whole, "kind", expected.as_str())?;
+        let metadata = whole.remove("metadata").unwrap_or(Value::Null);
+        let metadata: Metadata =
+            serde_json::from_value(metadata).map_err(|error| format!("metadata: {error}"))?;
+        let spec = whole.remove("spec").unwrap_or(Value::Null);
+        Ok(Self { kind: expected, metadata, spec, rest: whole })
+    }
+}
+
+fn expect_field(whole: &mut Map<String, Value>, field: &str, expected: &str) -> Result<(), String> {
+    match whole.remove(field) {
+        Some(Value::String(found)) if found == expected => Ok(()),
+        Some(found) => Err(format!("{field} is {found}, expected {expected:?}")),
+        None => Err(format!("{field} is missing, expected {expected:?}")),
+    }
+}
+
+/// Our own types serialize to JSON by construction: string keys, no foreign `Serialize`.
+fn to_value(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("our types serialize to JSON")
+}
+
+/// A stored object that cannot be used: which one, which field, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize)]
+#[error("{kind} {name}: {field}: {reason}")]
+pub struct Invalid {
+    /// The kind of the object.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The path of the field, from the top of the object, as in `spec.ipipMode`.
+    pub field: String,
+    /// What is wrong with it, and what would be right.
+    pub reason: String,
+}

@@ -1,0 +1,2 @@
+//! Small clusters in network namespaces.
+fn main() {}
