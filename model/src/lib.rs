@@ -19,4 +19,4 @@ pub use names::{affinity_name, cidr_name, tunnel_handle, veth_name};
 pub use node::{InterfaceAddress, Node, NodeName, annotation};
 pub use object::{Invalid, Kind, Metadata, Object};
 pub use peer::{Asn, BgpConfigurationSpec, BgpPeerSpec};
-pub use pool::{DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode};
+pub use pool::{DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr};

@@ -100,7 +100,7 @@ impl IpPool {
             object.invalid("spec.cidr", format!("{:?} is no CIDR, as 192.168.0.0/16", spec.cidr))
         })?;
         let disabled = spec.disabled.unwrap_or(false);
-        let block_size = check_cidr(cidr, spec.block_size, disabled)
+        let block_size = check_pool_cidr(cidr, spec.block_size, disabled)
             .map_err(|(field, reason)| object.invalid(format!("spec.{field}"), reason))?;
         let ipip: IpipMode = stored_mode(spec.ipip_mode.as_deref())
             .map_err(|reason| object.invalid("spec.ipipMode", reason))?;
@@ -134,8 +134,11 @@ fn stored_mode(text: Option<&str>) -> Result<IpipMode, String> {
     }
 }
 
-/// The block size of a pool, checked; `Err` with the field's name and the reason.
-pub(crate) fn check_cidr(
+/// The block size of a pool, checked.
+///
+/// # Errors
+/// The name of the field that is wrong, and the reason.
+pub fn check_pool_cidr(
     cidr: IpNet,
     block_size: Option<u8>,
     disabled: bool,
