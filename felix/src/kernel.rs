@@ -89,7 +89,10 @@ impl fmt::Display for MacAddress {
 /// One write to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Adds the route, or replaces the one with its key, in one step.
+    /// Adds the route. Where a route of ours with its key appeared meanwhile it is replaced; where another program's
+    /// has its key, that one stays and this is an error (EEXIST).
+    AddRoute(Route),
+    /// Replaces the route of ours with its key, in one step: no packet finds neither.
     ReplaceRoute(Route),
     /// Deletes exactly this route; its absence is success.
     DeleteRoute(Route),
