@@ -349,3 +349,6 @@ impl fmt::Display for Path {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

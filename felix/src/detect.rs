@@ -93,3 +93,42 @@ fn link_mtu(snapshot: &Snapshot, address: Ipv4Addr) -> Result<u32, String> {
         snapshot.link_with(address).ok_or_else(|| format!("no link carries the node's address {address}"))?;
     Ok(link.mtu)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{link, snapshot};
+    use crate::{IfIndex, Link};
+
+    #[test]
+    fn the_nodes_address_is_the_first_usable_one_of_the_newest_link() {
+        let mut snapshot = snapshot();
+        let found = |snapshot: &Snapshot| {
+            first_found(snapshot).map(|(link, address)| (link.name.clone(), address.to_string()))
+        };
+        let eth0 = Some(("eth0".to_owned(), "172.171.5.95/24".to_owned()));
+        assert_eq!(found(&snapshot), eth0);
+        for (index, name) in [(20, "docker0"), (21, "br-1"), (22, "tunl0"), (23, "veth1")] {
+            snapshot.links.insert(IfIndex(index), link(IfIndex(index), name, &["10.0.0.1/24"]));
+        }
+        snapshot.links.insert(IfIndex(24), Link { up: false, ..link(IfIndex(24), "eth9", &["10.0.0.1/24"]) });
+        snapshot.links.insert(IfIndex(25), link(IfIndex(25), "eth8", &["169.254.7.7/16"]));
+        assert_eq!(found(&snapshot), eth0);
+        snapshot.links.insert(IfIndex(26), link(IfIndex(26), "eth1", &["10.0.0.1/24"]));
+        assert_eq!(found(&snapshot), Some(("eth1".to_owned(), "10.0.0.1/24".to_owned())));
+    }
+
+    #[test]
+    fn the_pods_mtu_leaves_room_for_the_tunnel_unless_it_is_ruled_out() {
+        let address = Ipv4Addr::new(172, 171, 5, 95);
+        for (mtu, tunnel, pod) in [
+            (Mtu::default(), 1480, 1480),
+            (Mtu { configured: Some(1400), ipip_ruled_out: false }, 1400, 1400),
+            (Mtu { configured: None, ipip_ruled_out: true }, 1480, 1500),
+        ] {
+            assert_eq!(mtu.tunnel(&snapshot(), address), Ok(tunnel), "{mtu:?}");
+            assert_eq!(mtu.pod(&snapshot(), address), Ok(pod), "{mtu:?}");
+        }
+        assert!(Mtu::default().pod(&snapshot(), Ipv4Addr::BROADCAST).is_err());
+    }
+}

@@ -11,6 +11,8 @@ mod kernel;
 mod plan;
 mod resolve;
 mod route;
+#[cfg(test)]
+mod testing;
 mod tunnel;
 
 pub use desired::{Desired, Held, Path, desired};

@@ -64,3 +64,6 @@ pub fn plan(desired: &Desired, snapshot: &Snapshot, sweep: Sweep) -> Vec<Operati
 fn may_replace(present: &Route, wanted: &Route, sweep: Sweep) -> bool {
     present.class() != RouteClass::Local || wanted.class() == RouteClass::Local || sweep.local
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,3 +176,6 @@ impl Decision {
         problem: None,
     };
 }
+
+#[cfg(test)]
+mod tests;
