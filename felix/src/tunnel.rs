@@ -110,6 +110,10 @@ impl Lifecycle {
         let Some(address) = facts.assigned else {
             return Decision { address: AddressWish::Assign, ..Decision::KEEP };
         };
+        if facts.in_sync && !facts.pools.iter().any(|pool| pool.contains(address.into())) {
+            // Its pool is gone; another address is asked for next.
+            return Decision { address: AddressWish::Release, ..Decision::KEEP };
+        }
         let link = snapshot.link(TUNNEL_DEVICE);
         let takes_packets = link.is_some_and(|link| link.up && link.addresses == [Ipv4Net::from(address)]);
         let publish = match takes_packets {

@@ -1,7 +1,7 @@
 //! Says what differs between a pod's link as it is and as it would be made.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{Hop, IfIndex, KernelError, Link, MacAddress, PodLink, Route, Target};
@@ -10,7 +10,6 @@ use crate::Node;
 use crate::error::failed;
 use crate::link;
 use crate::message;
-use crate::netns;
 use crate::parse::{self, Device};
 use crate::pod::{self, GATEWAY};
 use crate::read;
@@ -33,10 +32,7 @@ pub(crate) fn check(
     };
     let mut differences = Vec::new();
     host_end(node, socket, pod, &host, &mut differences)?;
-    let inside = netns::within(netns.as_fd(), || {
-        pod::inside(&pod.pod_device, |socket| pod_side(socket, pod, host.link.index))
-    });
-    differences.extend(inside.map_err(|error| failed("entering the pod's network namespace", &error))??);
+    differences.extend(pod::in_pod(netns, pod, |socket| pod_side(socket, pod, host.link.index))?);
     Ok(differences)
 }
 

@@ -7,13 +7,13 @@ use manx_felix::KernelError;
 
 use crate::socket::Refusal;
 
-pub(crate) const EPERM: i32 = 1;
+const EPERM: i32 = 1;
 pub(crate) const ESRCH: i32 = 3;
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EADDRNOTAVAIL: i32 = 99;
 const ENOENT: i32 = 2;
-const EINVAL: i32 = 22;
+pub(crate) const EINVAL: i32 = 22;
 const EROFS: i32 = 30;
 pub(crate) const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;

@@ -25,8 +25,21 @@ pub(crate) fn within<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + 
     })
 }
 
-/// Whether both are the same namespace.
-pub(crate) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
-    let (one, other) = (fs::fstat(one)?, fs::fstat(other)?);
-    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+/// How a file relates to our own network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Own,
+    /// Another namespace; of which kind shows when it is entered.
+    Other,
+    NoNamespace,
+}
+
+/// Compares without entering: namespaces are files of one file system, and their inodes tell them apart.
+pub(crate) fn relation(file: BorrowedFd<'_>, own: BorrowedFd<'_>) -> io::Result<Relation> {
+    let (file, own) = (fs::fstat(file)?, fs::fstat(own)?);
+    Ok(match file.st_dev == own.st_dev {
+        true if file.st_ino == own.st_ino => Relation::Own,
+        true => Relation::Other,
+        false => Relation::NoNamespace,
+    })
 }

@@ -243,3 +243,45 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_all(bytes: &[u8]) {
+        let _ = (device(bytes), address(bytes), route(bytes), route_owner(bytes), neighbour(bytes));
+        let _ = (Attributes::new(bytes).count(), messages(bytes).count());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            read_all(&bytes);
+        }
+
+        /// Lengths that are nearly right reach deeper than noise does.
+        #[test]
+        fn no_attributes_are_a_panic(
+            header in any::<[u8; 12]>(),
+            attributes in prop::collection::vec((0..12u16, 0..24u16, any::<[u8; 8]>()), 0..8),
+        ) {
+            let mut bytes = header.to_vec();
+            for (length, kind, value) in attributes {
+                bytes.extend(length.to_ne_bytes());
+                bytes.extend(kind.to_ne_bytes());
+                bytes.extend(value);
+            }
+            read_all(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_truncated_message_ends_the_datagram() {
+        let mut bytes = 20u32.to_ne_bytes().to_vec();
+        bytes.resize(20, 0);
+        bytes.extend(40u32.to_ne_bytes());
+        assert_eq!(messages(&bytes).map(|message| message.payload.len()).collect::<Vec<_>>(), [4]);
+    }
+}

@@ -10,10 +10,10 @@ use manx_felix::{
 
 use crate::Node;
 use crate::check;
-use crate::error::{EEXIST, failed, refuse, refused};
+use crate::error::{EEXIST, EINVAL, failed, refuse, refused};
 use crate::link;
 use crate::message;
-use crate::netns;
+use crate::netns::{self, Relation};
 use crate::parse::Device;
 use crate::route;
 use crate::socket::Socket;
@@ -25,7 +25,8 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const NAME_MAX: usize = 15;
 const ALIAS_MAX: usize = 255;
 
-/// The parameters of the host's end, with their values (CALICO.md of old: `dataplane_linux.go`, `configureSysctls`).
+/// The parameters of the host's end, with their values, as Calico's CNI plugin sets them
+/// (`cni-plugin/pkg/dataplane/linux/dataplane_linux.go`).
 pub(crate) fn host_parameters(device: &str) -> [(Parameter<'_>, &'static str); 5] {
     [
         // Packets from the pod to 127.0.0.0/8, as a host port's DNAT makes them, are not martians.
@@ -69,10 +70,7 @@ pub(crate) fn attach(
     pod: &PodLink,
 ) -> Result<Attached, KernelError> {
     validate(pod)?;
-    let action = || format!("attaching {}", pod.host_device);
-    if netns::is_same(netns.as_fd(), node.netns()).map_err(|error| failed(action(), &error))? {
-        return Err(refuse(action(), "the pod's network namespace is the node's own"));
-    }
+    refuse_namespace(node, netns, pod)?;
     let _hand = node.monitor.hold(&pod.host_device);
     if let Some(present) = link::find(socket, &pod.host_device)? {
         if let Some(attached) = keep(node, socket, netns, pod, &present)? {
@@ -82,11 +80,21 @@ pub(crate) fn attach(
     }
     create(socket, netns, pod)?;
     let host = link::find(socket, &pod.host_device)?
-        .ok_or_else(|| refuse(action(), "the link vanished while it was set up"))?;
+        .ok_or_else(|| refuse(format!("attaching {}", pod.host_device), "it vanished while it was set up"))?;
     finish(node, socket, netns, pod, &host).inspect_err(|_| {
         // Nothing is left behind; the first error is the one to tell.
         let _ = link::delete(socket, &pod.host_device, host.link.index);
     })
+}
+
+fn refuse_namespace(node: &Node, netns: &OwnedFd, pod: &PodLink) -> Result<(), KernelError> {
+    let action = format!("attaching {}", pod.host_device);
+    match netns::relation(netns.as_fd(), node.netns()) {
+        Ok(Relation::Other) => Ok(()),
+        Ok(Relation::Own) => Err(refuse(action, "the pod's network namespace is the node's own")),
+        Ok(Relation::NoNamespace) => Err(refuse(action, "the pod's file is no network namespace")),
+        Err(error) => Err(failed(action, &error)),
+    }
 }
 
 /// The present link, if it is this pod's and right; one that is not is to be replaced, unless it is no pod's at all.
@@ -108,10 +116,8 @@ fn keep(
     {
         return Ok(None);
     }
-    let pod_mac = netns::within(netns.as_fd(), || inside(&pod.pod_device, |socket| pod_end(socket, pod)))
-        .map_err(|error| failed("entering the pod's network namespace", &error))??
-        .mac;
-    Ok(Some(Attached { host_mac: MacAddress::HOST_END, pod_mac: pod_mac.unwrap_or(MacAddress([0; 6])) }))
+    let pod_mac = in_pod(netns, pod, |socket| mac(&pod_end(socket, pod)?, pod))?;
+    Ok(Some(Attached { host_mac: MacAddress::HOST_END, pod_mac }))
 }
 
 fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink) -> Result<(), KernelError> {
@@ -149,21 +155,27 @@ fn finish(
     for (parameter, value) in host_parameters(&pod.host_device) {
         node.sysctl.write(parameter, value)?;
     }
-    let pod_mac = netns::within(netns.as_fd(), || inside(&pod.pod_device, |socket| set_up(socket, pod)))
-        .map_err(|error| failed("entering the pod's network namespace", &error))??;
+    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod))?;
     let routes: Vec<Operation> = host_routes(pod, host.link.index).map(Operation::AddRoute).collect();
     route::write(socket, &routes).into_iter().collect::<Result<(), KernelError>>()?;
     Ok(Attached { host_mac: host.mac.unwrap_or(MacAddress::HOST_END), pod_mac })
 }
 
-/// Runs `work` with a socket of the namespace that the thread is in.
-pub(crate) fn inside<T>(
-    device: &str,
-    work: impl FnOnce(&mut Socket) -> Result<T, KernelError>,
+/// Runs `work` inside the pod's namespace, with a socket of it.
+pub(crate) fn in_pod<T: Send>(
+    netns: &OwnedFd,
+    pod: &PodLink,
+    work: impl FnOnce(&mut Socket) -> Result<T, KernelError> + Send,
 ) -> Result<T, KernelError> {
-    let mut socket =
-        Socket::open().map_err(|error| failed(format!("configuring {device} in the pod"), &error))?;
-    work(&mut socket)
+    let action = || format!("entering the network namespace of the pod behind {}", pod.host_device);
+    let inside = || {
+        let mut socket = Socket::open().map_err(|error| failed(action(), &error))?;
+        work(&mut socket)
+    };
+    netns::within(netns.as_fd(), inside).map_err(|error| match error.raw_os_error() {
+        Some(EINVAL) => refuse(action(), "the file is no network namespace"),
+        _ => failed(action(), &error),
+    })?
 }
 
 /// The pod's own side. Runs inside its namespace.
@@ -183,7 +195,12 @@ fn set_up(socket: &mut Socket, pod: &PodLink) -> Result<MacAddress, KernelError>
     // Proxy ARP alone answers only where the node has a route to 169.254.1.1 over another link, a default route mostly.
     requests.push(message::permanent_neighbour(device, GATEWAY, MacAddress::HOST_END));
     socket.request(&requests).map_err(|refusal| refused(action(), refusal))?;
-    end.mac.ok_or_else(|| refuse(action(), "it has no MAC address"))
+    mac(&end, pod)
+}
+
+fn mac(end: &Device, pod: &PodLink) -> Result<MacAddress, KernelError> {
+    end.mac
+        .ok_or_else(|| refuse(format!("configuring {} in the pod", pod.pod_device), "it has no MAC address"))
 }
 
 /// The pod's end. Runs inside its namespace.

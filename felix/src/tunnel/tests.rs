@@ -159,3 +159,12 @@ fn a_node_whose_address_is_on_no_link_has_no_tunnel_and_says_so() {
     let mut rig = Rig::new(IpipMode::Always, Snapshot::default());
     assert_eq!(rig.step().problem.as_deref(), Some("no link carries the node's address 172.171.5.95"));
 }
+
+#[test]
+fn an_address_whose_pool_is_gone_is_given_back_for_another() {
+    let mut rig =
+        Rig { assigned: Some(Ipv4Addr::new(10, 0, 0, 1)), ..Rig::new(IpipMode::Always, with_tunnel()) };
+    assert_eq!(rig.step().address, AddressWish::Release);
+    rig.assigned = None;
+    assert_eq!(rig.step().address, AddressWish::Assign);
+}

@@ -188,7 +188,8 @@ fn what_cannot_be_is_refused_in_words() {
     let own = node.attach(&node.netns, &pod(3)).unwrap_err();
     assert!(own.reason.contains("is the node's own"), "{own}");
     let no_netns = std::fs::File::open("/dev/null").unwrap().into();
-    assert!(node.wait(node.kernel.attach(no_netns, &pod(3))).is_err());
+    let error = node.wait(node.kernel.attach(no_netns, &pod(3))).unwrap_err();
+    assert!(error.reason.contains("is no network namespace"), "{error}");
     assert!(node.read().link(&pod(3).host_device).is_none());
 }
 
@@ -207,7 +208,7 @@ fn many_pods_come_and_go_at_the_same_time() {
     let _runtime = node.enter();
     all(&|(netns, pod)| {
         let (kernel, file, pod) = (kernel.clone(), netns.file(), pod.clone());
-        tokio::spawn(async move { drop(kernel.attach(file, &pod).await.unwrap()) })
+        tokio::spawn(async move { kernel.attach(file, &pod).await.map(drop).unwrap() })
     });
     for (netns, pod) in &pods {
         assert_eq!(node.check(netns, pod), Vec::<String>::new());
