@@ -23,12 +23,14 @@ pub trait Kernel: Send + Sync {
     fn apply(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<(), KernelError>>>;
 
     /// Resolves when something in the kernel changed that was not our own [`Self::apply`] or attachment, and that could
-    /// change a [`Snapshot`]. Many changes may be told as one; after lost events it resolves, too.
+    /// change a [`Snapshot`]. Many changes may be told as one; after lost events it resolves, too. A change that nobody
+    /// waited for is told to the next who does. For one waiter at a time.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// Makes the pod's link: veth with its peer inside `netns`, addresses, routes, neighbour entry and sysctls as
     /// Calico has them, and the host route. When this link exists already and is right, nothing is changed; a link of
-    /// this name that belongs to another container (by its alias) is replaced.
+    /// this name that belongs to another container (by its alias), or is damaged, is replaced. After an error nothing of
+    /// it is left. For one pod at a time by name.
     fn attach<'a>(&'a self, netns: OwnedFd, pod: &'a PodLink)
     -> BoxFuture<'a, Result<Attached, KernelError>>;
 
@@ -89,7 +91,10 @@ impl fmt::Display for MacAddress {
 /// One write to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Adds the route, or replaces the one with its key, in one step.
+    /// Adds the route. Where a route of ours with its key appeared meanwhile it is replaced; where another program's
+    /// has its key, that one stays and this is an error (EEXIST).
+    AddRoute(Route),
+    /// Replaces the route of ours with its key, in one step: no packet finds neither.
     ReplaceRoute(Route),
     /// Deletes exactly this route; its absence is success.
     DeleteRoute(Route),

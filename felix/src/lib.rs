@@ -1,7 +1,25 @@
 //! From facts about a node to the routes its kernel should have.
+//!
+//! [`desired`] computes them from [`Facts`] and from what the kernel has ([`Snapshot`]), with a [`Path`] per remote
+//! prefix that says why; [`plan`] is what lies between the two, as [`Operation`]s. [`Lifecycle`] decides when `tunl0` is
+//! up and published. Nothing here opens, sleeps or logs; the door to Linux is `manx-felix-linux`.
 
+mod desired;
+mod detect;
+mod facts;
 mod kernel;
+mod plan;
+mod resolve;
 mod route;
+#[cfg(test)]
+mod testing;
+mod tunnel;
 
+pub use desired::{Desired, Held, Path, desired};
+pub use detect::{Mtu, first_found};
+pub use facts::{Facts, RemoteNode};
 pub use kernel::{Attached, BoxFuture, Kernel, KernelError, MacAddress, Operation, PodLink, TUNNEL_DEVICE};
-pub use route::{Hop, IfIndex, Link, Protocol, Route, RouteKey, Snapshot, Target};
+pub use plan::{Sweep, plan};
+pub use resolve::{Resolved, resolve};
+pub use route::{Hop, IfIndex, Link, Ownership, Protocol, Route, RouteClass, RouteKey, Snapshot, Target};
+pub use tunnel::{AddressWish, Decision, Lifecycle, Publish, TunnelFacts};

@@ -85,8 +85,9 @@ pub struct Hop {
     pub onlink: bool,
 }
 
-/// What the kernel has: every link, and the routes of the main table that matter to us, which are ours (by
-/// [`Protocol::MANX`]) and those by which next hops may be resolved (not [`Protocol::is_bgp`]).
+/// What the kernel has: every link, and the IPv4 routes of the main table that matter to us. Those are ours (by
+/// [`Protocol::MANX`]), those by which next hops may be resolved (not [`Protocol::is_bgp`]), and any other that has the
+/// key of one of ours, since the two stand in each other's way. Routes for one type of service only are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// By index.
@@ -96,6 +97,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The routes that other programs wrote.
+    pub fn foreign(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(|route| !Ownership::is_ours(route))
+    }
+
+    /// The routes that we wrote.
+    pub fn ours(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(|route| Ownership::is_ours(route))
+    }
+
+    /// The name of a link, or its index where it has gone meanwhile.
+    pub fn name(&self, index: IfIndex) -> String {
+        self.links.get(&index).map_or_else(|| format!("if{}", index.0), |link| link.name.clone())
+    }
+
     /// The link of this name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
@@ -104,6 +120,53 @@ impl Snapshot {
     /// The link that carries this address.
     pub fn link_with(&self, address: Ipv4Addr) -> Option<&Link> {
         self.links.values().find(|link| link.addresses.iter().any(|net| net.addr() == address))
+    }
+}
+
+/// Decides what in the kernel is ours. Everything else is never touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {}
+
+impl Ownership {
+    /// Ours is what carries our protocol number, on whichever device: nobody else writes with it.
+    pub fn is_ours(route: &Route) -> bool {
+        route.protocol == Protocol::MANX
+    }
+}
+
+/// Whose knowledge a route of ours comes from; each kind is swept with its own permission. The route itself tells, so
+/// that it can be asked of routes that an earlier process wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteClass {
+    /// From this node's own endpoints and blocks: a pod's host route, or a block's blackhole.
+    Local,
+    /// From BGP: it has a gateway.
+    Remote,
+}
+
+impl Route {
+    /// Whose knowledge this route comes from.
+    pub fn class(&self) -> RouteClass {
+        match &self.target {
+            Target::Hops(hops) if hops.iter().any(|hop| hop.gateway.is_some()) => RouteClass::Remote,
+            Target::Hops(_) | Target::Blackhole | Target::Other => RouteClass::Local,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            2 => f.write_str("kernel"),
+            3 => f.write_str("boot"),
+            4 => f.write_str("static"),
+            12 => f.write_str("bird"),
+            16 => f.write_str("dhcp"),
+            77 => f.write_str("manx"),
+            80 => f.write_str("calico"),
+            186 => f.write_str("bgp"),
+            other => other.fmt(f),
+        }
     }
 }
 

@@ -1,1 +1,182 @@
 //! The only door to the Linux kernel: netlink, namespaces, sysctls.
+//!
+//! [`LinuxKernel`] implements `manx_felix::Kernel` for the network namespace in which it is opened. Every call that waits
+//! for the kernel runs on a blocking thread with a socket of its own, so that calls overlap; [`Kernel::changed`] alone is
+//! asynchronous.
+
+mod check;
+mod error;
+mod link;
+mod message;
+mod monitor;
+mod netns;
+mod parse;
+mod pod;
+mod read;
+mod route;
+mod socket;
+mod sysctl;
+mod tunnel;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use manx_felix::{Attached, BoxFuture, Kernel, KernelError, Operation, PodLink, Snapshot};
+
+use crate::error::{failed, refuse};
+use crate::monitor::{EVENT_BUFFER, Monitor};
+use crate::socket::{Socket, Sockets};
+use crate::sysctl::{Parameter, Sysctl};
+
+/// The kernel of one network namespace. A clone is the same.
+#[derive(Clone)]
+pub struct LinuxKernel {
+    node: Arc<Node>,
+}
+
+/// All that belongs to the node's namespace.
+pub(crate) struct Node {
+    sockets: Sockets,
+    monitor: Monitor,
+    sysctl: Sysctl,
+}
+
+impl LinuxKernel {
+    /// Opens the network namespace of the calling thread; the thread may leave it afterwards. Must be called inside a
+    /// tokio runtime with its I/O driver enabled.
+    ///
+    /// # Errors
+    /// Netlink or `/proc/sys/net` cannot be opened.
+    pub fn open() -> Result<Self, KernelError> {
+        Self::with_event_buffer(EVENT_BUFFER)
+    }
+
+    /// Like [`Self::open`], with a receive buffer for events of `bytes` (the kernel doubles it, and has a minimum of
+    /// its own). One that is too small costs reads of everything, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with_event_buffer(bytes: usize) -> Result<Self, KernelError> {
+        let action = "opening the kernel's network interface";
+        tokio::runtime::Handle::try_current().map_err(|error| refuse(action, error.to_string()))?;
+        let open = || -> io::Result<Node> {
+            let sockets = Sockets::new(netns::current()?);
+            let monitor = Monitor::open(sockets.ports(), bytes)?;
+            Ok(Node { sockets, monitor, sysctl: Sysctl::open()? })
+        };
+        Ok(Self { node: Arc::new(open().map_err(|error| failed(action, &error))?) })
+    }
+
+    /// Prepares the node itself: lets it forward IPv4 packets, unless `forwarding` is false
+    /// (`FELIX_IPFORWARDING=Disabled`), and looks whether anything about `device`, the link that carries the node's
+    /// address, will be in the way. Returns warnings for the operator.
+    ///
+    /// # Errors
+    /// A sysctl cannot be read or written.
+    pub async fn prepare(&self, device: &str, forwarding: bool) -> Result<Vec<String>, KernelError> {
+        let device = device.to_owned();
+        self.blocking("preparing the node", move |node, _| prepare(node, &device, forwarding)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Node, &mut Socket) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let node = Arc::clone(&self.node);
+        let work = move || {
+            node.sockets
+                .with(|socket| work(&node, socket))
+                .unwrap_or_else(|error| Err(failed("opening a netlink socket", &error)))
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(refuse(action, format!("the work was broken off: {error}"))),
+        }
+    }
+}
+
+impl Node {
+    fn netns(&self) -> BorrowedFd<'_> {
+        self.sockets.netns().as_fd()
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn read(&self) -> BoxFuture<'_, Result<Snapshot, KernelError>> {
+        Box::pin(self.blocking("reading links and routes", |_, socket| read::snapshot(socket)))
+    }
+
+    fn apply(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<(), KernelError>>> {
+        Box::pin(async move {
+            let count = operations.len();
+            let applied = self.blocking("writing", move |node, socket| Ok(apply(node, socket, &operations)));
+            applied.await.unwrap_or_else(|error| vec![Err(error); count])
+        })
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.node.monitor.changed())
+    }
+
+    fn attach<'a>(
+        &'a self,
+        netns: OwnedFd,
+        pod: &'a PodLink,
+    ) -> BoxFuture<'a, Result<Attached, KernelError>> {
+        let pod = pod.clone();
+        let attach = move |node: &Node, socket: &mut Socket| pod::attach(node, socket, &netns, &pod);
+        Box::pin(self.blocking("attaching a pod", attach))
+    }
+
+    fn check<'a>(
+        &'a self,
+        netns: OwnedFd,
+        pod: &'a PodLink,
+    ) -> BoxFuture<'a, Result<Vec<String>, KernelError>> {
+        let pod = pod.clone();
+        let check = move |node: &Node, socket: &mut Socket| check::check(node, socket, &netns, &pod);
+        Box::pin(self.blocking("checking a pod", check))
+    }
+
+    fn detach<'a>(&'a self, host_device: &'a str, handle: &'a str) -> BoxFuture<'a, Result<(), KernelError>> {
+        let (host_device, handle) = (host_device.to_owned(), handle.to_owned());
+        let detach = move |node: &Node, socket: &mut Socket| pod::detach(node, socket, &host_device, &handle);
+        Box::pin(self.blocking("detaching a pod", detach))
+    }
+}
+
+/// Routes in batches, in order with the rest.
+fn apply(node: &Node, socket: &mut Socket, operations: &[Operation]) -> Vec<Result<(), KernelError>> {
+    let mut results = Vec::with_capacity(operations.len());
+    let is_route =
+        |operation: &Operation| !matches!(operation, Operation::TunnelUp { .. } | Operation::TunnelDown);
+    for run in operations.chunk_by(|one, next| is_route(one) && is_route(next)) {
+        match run {
+            [Operation::TunnelUp { address, mtu }] => results.push(tunnel::up(node, socket, *address, *mtu)),
+            [Operation::TunnelDown] => results.push(tunnel::down(node, socket)),
+            routes => {
+                for batch in routes.chunks(route::BATCH) {
+                    results.extend(route::write(socket, batch));
+                    node.monitor.drain();
+                }
+            }
+        }
+    }
+    results
+}
+
+fn prepare(node: &Node, device: &str, forwarding: bool) -> Result<Vec<String>, KernelError> {
+    // Only where it changes: writing it resets parameters of every device.
+    if forwarding && node.sysctl.read(Parameter::Forwarding)?.as_deref() != Some("1") {
+        node.sysctl.write(Parameter::Forwarding, "1")?;
+    }
+    let value = |device| node.sysctl.read(Parameter::Device(device, "rp_filter"));
+    // The kernel goes by the greater of both (Documentation/networking/ip-sysctl.rst).
+    let strict = value("all")?.max(value(device)?).as_deref() == Some("1");
+    let warning = format!(
+        "net.ipv4.conf.{device}.rp_filter is strict (1): while a pool is switched between IPIP and plain routing, packets whose way back differs are dropped; set net.ipv4.conf.{device}.rp_filter=2"
+    );
+    Ok(if strict { vec![warning] } else { Vec::new() })
+}

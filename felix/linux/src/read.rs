@@ -1,0 +1,85 @@
+//! Reads links, addresses and routes into a snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use manx_felix::{IfIndex, KernelError, Link, Ownership, Route, RouteKey, Snapshot};
+
+use crate::error::{refuse, refused};
+use crate::message;
+use crate::parse;
+use crate::socket::{DumpError, Socket};
+
+/// How often a read begins anew because the kernel's tables changed meanwhile.
+const ATTEMPTS: usize = 20;
+
+/// Reads everything in one pass; one that was torn by a change is thrown away.
+pub(crate) fn snapshot(socket: &mut Socket) -> Result<Snapshot, KernelError> {
+    again(socket, "reading links and routes", |socket| {
+        let mut links = links(socket)?;
+        for (index, address) in addresses(socket)? {
+            if let Some(link) = links.get_mut(&index) {
+                link.addresses.push(address);
+            }
+        }
+        Ok(Snapshot { links, routes: that_matter(routes(socket, None)?) })
+    })
+}
+
+/// The IPv4 routes of the main table, of one device where one is given.
+pub(crate) fn main_table(socket: &mut Socket, device: Option<IfIndex>) -> Result<Vec<Route>, KernelError> {
+    again(socket, "reading routes", |socket| routes(socket, device))
+}
+
+/// The IPv4 addresses of one link.
+pub(crate) fn addresses_of(socket: &mut Socket, device: IfIndex) -> Result<Vec<Ipv4Net>, KernelError> {
+    let all = again(socket, "reading addresses", addresses)?;
+    Ok(all.into_iter().filter(|(index, _)| *index == device).map(|(_, address)| address).collect())
+}
+
+/// Reads until a pass was not torn.
+fn again<T>(
+    socket: &mut Socket,
+    action: &str,
+    mut read: impl FnMut(&mut Socket) -> Result<T, DumpError>,
+) -> Result<T, KernelError> {
+    for _ in 0..ATTEMPTS {
+        match read(socket) {
+            Ok(all) => return Ok(all),
+            Err(DumpError::Interrupted) => {}
+            Err(DumpError::Refused(refusal)) => return Err(refused(action, refusal)),
+        }
+    }
+    Err(refuse(action, format!("they changed {ATTEMPTS} times while they were read; try again")))
+}
+
+fn links(socket: &mut Socket) -> Result<BTreeMap<IfIndex, Link>, DumpError> {
+    let mut links = BTreeMap::new();
+    socket.dump(message::links(), |message| {
+        if let Some(device) = parse::device(message.payload) {
+            links.insert(device.link.index, device.link);
+        }
+    })?;
+    Ok(links)
+}
+
+fn addresses(socket: &mut Socket) -> Result<Vec<(IfIndex, Ipv4Net)>, DumpError> {
+    let mut addresses = Vec::new();
+    socket.dump(message::addresses(), |message| addresses.extend(parse::address(message.payload)))?;
+    Ok(addresses)
+}
+
+fn routes(socket: &mut Socket, device: Option<IfIndex>) -> Result<Vec<Route>, DumpError> {
+    let mut routes = Vec::new();
+    socket.dump(message::routes(device), |message| routes.extend(parse::route(message.payload)))?;
+    Ok(routes)
+}
+
+/// Leaves out other BGP speakers' routes, unless one has the key of one of ours.
+fn that_matter(mut routes: Vec<Route>) -> Vec<Route> {
+    let other_bgp = |route: &Route| route.protocol.is_bgp() && !Ownership::is_ours(route);
+    let ours: BTreeSet<RouteKey> =
+        routes.iter().filter(|route| Ownership::is_ours(route)).map(|route| route.key).collect();
+    routes.retain(|route| !other_bgp(route) || ours.contains(&route.key));
+    routes
+}
