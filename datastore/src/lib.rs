@@ -7,9 +7,17 @@
 //! The trait needs no runtime: its futures may be polled by anything. That is what lets IPAM's protocols be plain
 //! `async fn`s over `&dyn Datastore` (state machines that the compiler writes), interleaved at will in tests.
 
+mod memory;
+mod queue;
+#[cfg(feature = "testing")]
+pub mod testing;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use manx_model::{Kind, Object};
+
+pub use memory::Memory;
+pub use queue::{EventSender, EventStream, queue};
 
 /// The objects of a cluster.
 #[async_trait]
@@ -29,7 +37,8 @@ pub trait Datastore: Send + Sync {
     /// Stores a new object and returns it as stored, with `resourceVersion` and `uid`.
     ///
     /// # Errors
-    /// [`Error::Exists`] when the name is taken; [`Error::Unavailable`].
+    /// [`Error::Exists`] when the name is taken; [`Error::Invalid`] when it is no name ([`manx_model::check_name`]);
+    /// [`Error::Unavailable`].
     async fn create(&self, object: Object) -> Result<Object, Error>;
 
     /// Replaces the stored object if it still has `object`'s `resourceVersion` (which must be set); returns it as stored.
@@ -71,6 +80,15 @@ pub enum Event {
     Lost(String),
 }
 
+/// What every datastore asks of an object before it stores it.
+///
+/// # Errors
+/// [`Error::Invalid`] that says what a name must look like.
+pub fn check_storable(object: &Object) -> Result<(), Error> {
+    manx_model::check_name(object.name())
+        .map_err(|reason| Error::Invalid(object.invalid("metadata.name", reason)))
+}
+
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -104,4 +122,21 @@ pub enum Error {
     /// The call may or may not have been carried out: try again, having read again.
     #[error("the datastore is not available: {0}")]
     Unavailable(String),
+}
+
+impl Error {
+    /// [`Error::Conflict`] about this object.
+    pub fn conflict(object: &Object) -> Self {
+        Self::Conflict { kind: object.kind, name: object.name().to_owned() }
+    }
+
+    /// [`Error::Exists`] about this object.
+    pub fn exists(object: &Object) -> Self {
+        Self::Exists { kind: object.kind, name: object.name().to_owned() }
+    }
+
+    /// [`Error::Gone`] about this object.
+    pub fn gone(object: &Object) -> Self {
+        Self::Gone { kind: object.kind, name: object.name().to_owned() }
+    }
 }

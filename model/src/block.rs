@@ -56,7 +56,10 @@ pub struct AllocationAttribute {
     /// `node`, `pod`, `namespace`, `timestamp` of a pod; `node`, `type` of a tunnel.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secondary: BTreeMap<String, String>,
-    /// What we do not know (`alternateOwnerAttrs`, `releasedAt`, …).
+    /// When the address was released, RFC 3339, while it cools down; such an attribute has no handle.
+    #[serde(rename = "releasedAt", default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<String>,
+    /// What we do not know (`alternateOwnerAttrs`, …).
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -125,9 +128,16 @@ pub struct IpamConfigSpec {
     /// Blocks that one node may own; 0 means 20.
     #[serde(default)]
     pub max_blocks_per_host: u32,
+    /// For how many seconds a released address is not given out again: 0 to 1200.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ip_cooldown_seconds: u32,
     /// What we do not know.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn yes() -> bool {
@@ -136,7 +146,13 @@ fn yes() -> bool {
 
 impl Default for IpamConfigSpec {
     fn default() -> Self {
-        Self { strict_affinity: false, auto_allocate_blocks: true, max_blocks_per_host: 0, rest: Map::new() }
+        Self {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: 0,
+            ip_cooldown_seconds: 0,
+            rest: Map::new(),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod pool;
 pub use block::{
     AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpamConfigSpec, TUNNEL_IPIP,
 };
-pub use names::{affinity_name, cidr_name, tunnel_handle, veth_name};
+pub use names::{affinity_name, check_name, cidr_name, tunnel_handle, veth_name};
 pub use node::{InterfaceAddress, Node, NodeName, annotation};
 pub use object::{Invalid, Kind, Metadata, Object};
 pub use peer::{Asn, BgpConfigurationSpec, BgpPeerSpec};

@@ -24,6 +24,24 @@ pub fn affinity_name(node: &NodeName, cidr: IpNet) -> String {
     format!("{host}-{cidr}-{}", hex(&hash, 11))
 }
 
+/// Whether Kubernetes takes `name` as the name of an object: a DNS-1123 subdomain.
+///
+/// # Errors
+/// A sentence that says what a name must look like.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    match name.len() <= 253 && name.split('.').all(label) {
+        true => Ok(()),
+        false => Err(format!(
+            "{name:?} is no name: at most 253 characters of a-z, 0-9, '-' and '.', \
+             each part between dots beginning and ending with a letter or digit"
+        )),
+    }
+}
+
 /// The host's end of a pod's veth: `cali` (or another prefix) and the first 11 hex digits of sha1(`namespace.pod`).
 pub fn veth_name(prefix: &str, namespace: &str, pod: &str) -> String {
     let hash = Sha1::digest(format!("{namespace}.{pod}").as_bytes());
@@ -58,6 +76,17 @@ mod tests {
         assert_eq!(cidr_name(cidr), "10-244-1-0-26");
         assert_eq!(cidr_name("fd80:24e2:f998:72d6::/122".parse().unwrap()), "fd80-24e2-f998-72d6---122");
         assert_eq!(affinity_name(&"node1".parse().unwrap(), cidr), "node1-10-244-1-0-26");
+    }
+
+    #[test]
+    fn a_name_is_what_kubernetes_takes_for_one() {
+        for good in ["n1", "a.b-c.d", "10-244-1-0-26", "fd80-24e2---122", "k8s-pod-network.0123abcd"] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(254);
+        for bad in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a.", "a/b", "..", "a\n", "\u{e9}", &long] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

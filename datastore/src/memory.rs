@@ -1,0 +1,136 @@
+//! The reference datastore: everything in memory, for the simulation, the tests, and an agent on its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use manx_model::{Kind, Object};
+
+use crate::{Datastore, Error, Event, EventSender, Listed, check_storable, queue};
+
+/// A datastore in memory. Its clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// Of the last write; each write has its own.
+    version: u64,
+    objects: BTreeMap<(Kind, String), Object>,
+    watchers: Vec<(Kind, EventSender)>,
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A panic elsewhere leaves the contents whole: every step under the lock is complete in itself.
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects
+            .range((kind, String::new())..)
+            .map_while(move |(_, object)| (object.kind == kind).then_some(object))
+    }
+
+    /// The stored object, if it is the version that `object` is.
+    fn compare(&self, object: &Object) -> Result<&Object, Error> {
+        let stored = self.objects.get(&key(object)).ok_or_else(|| Error::gone(object))?;
+        match stored.metadata.resource_version == object.metadata.resource_version {
+            true => Ok(stored),
+            false => Err(Error::conflict(object)),
+        }
+    }
+
+    fn put(&mut self, mut object: Object, uid: Option<String>) -> Object {
+        self.version += 1;
+        object.metadata.resource_version = Some(self.version.to_string());
+        object.metadata.uid = uid.or_else(|| Some(format!("00000000-0000-4000-8000-{:012x}", self.version)));
+        self.objects.insert(key(&object), object.clone());
+        self.tell(object.kind, &Event::Object(object.clone()));
+        object
+    }
+
+    fn tell(&mut self, kind: Kind, event: &Event) {
+        self.watchers.retain(|(watched, sender)| match *watched == kind {
+            true => sender.send(event.clone()),
+            false => !sender.is_closed(),
+        });
+    }
+}
+
+fn key(object: &Object) -> (Kind, String) {
+    (object.kind, object.name().to_owned())
+}
+
+#[async_trait]
+impl Datastore for Memory {
+    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error> {
+        Ok(self.contents().objects.get(&(kind, name.to_owned())).cloned())
+    }
+
+    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
+        Ok(self.contents().of_kind(kind).cloned().map(Ok).collect())
+    }
+
+    async fn create(&self, object: Object) -> Result<Object, Error> {
+        check_storable(&object)?;
+        let mut contents = self.contents();
+        match contents.objects.contains_key(&key(&object)) {
+            true => Err(Error::exists(&object)),
+            false => Ok(contents.put(object, None)),
+        }
+    }
+
+    async fn update(&self, object: Object) -> Result<Object, Error> {
+        let mut contents = self.contents();
+        let uid = contents.compare(&object)?.metadata.uid.clone();
+        Ok(contents.put(object, uid))
+    }
+
+    async fn delete(&self, object: &Object) -> Result<(), Error> {
+        let mut contents = self.contents();
+        contents.compare(object)?;
+        contents.version += 1;
+        contents.objects.remove(&key(object));
+        contents.tell(object.kind, &Event::Deleted(object.name().to_owned()));
+        Ok(())
+    }
+
+    fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
+        let mut contents = self.contents();
+        let (sender, stream) = queue();
+        sender.send(Event::Init);
+        for object in contents.of_kind(kind) {
+            sender.send(Event::Object(object.clone()));
+        }
+        sender.send(Event::InSync);
+        contents.watchers.push((kind, sender));
+        // The store is kept alive with the stream: a watch ends never.
+        let store = self.clone();
+        stream
+            .map(move |event| {
+                let _ = &store;
+                event
+            })
+            .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_in_memory_keeps_the_contract() {
+        futures::executor::block_on(crate::testing::contract(&Memory::new()));
+    }
+}

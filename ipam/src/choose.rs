@@ -1,0 +1,178 @@
+//! Which block a node claims next, and which pools can be used together.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use manx_model::{Invalid, IpPool, Kind, NodeName, cidr_name};
+
+/// The blocks of `pool` in the order in which `node` tries them: each once, from a start that depends on the node alone,
+/// so that nodes which grow at the same time do not reach for the same block.
+pub(crate) fn candidates(pool: &IpPool, node: &NodeName) -> impl Iterator<Item = IpNet> {
+    let count = pool.block_count();
+    let start = u128::from(hash(node.as_str())) % count;
+    let (cidr, size) = (pool.cidr, pool.block_size);
+    (0..count).map(move |step| nth_block(cidr, size, (start + step) % count))
+}
+
+fn nth_block(pool: IpNet, size: u8, index: u128) -> IpNet {
+    let distance = index << (pool.max_prefix_len() - size);
+    match pool {
+        IpNet::V4(net) => {
+            let network =
+                std::net::Ipv4Addr::from_bits(net.network().to_bits().wrapping_add(distance as u32));
+            IpNet::new_assert(network.into(), size)
+        }
+        IpNet::V6(net) => {
+            let network = std::net::Ipv6Addr::from_bits(net.network().to_bits().wrapping_add(distance));
+            IpNet::new_assert(network.into(), size)
+        }
+    }
+}
+
+/// FNV-1a, then mixed: names that differ in one digit must start far apart, and FNV's last step alone does not do that.
+fn hash(name: &str) -> u64 {
+    let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+/// The blocks that exist, as far as claiming another one is concerned.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// By name, those that cannot be read included.
+    names: BTreeSet<String>,
+    cidrs: Vec<IpNet>,
+}
+
+impl Taken {
+    pub(crate) fn add_name(&mut self, name: impl Into<String>) {
+        self.names.insert(name.into());
+    }
+
+    pub(crate) fn add(&mut self, cidr: IpNet) {
+        self.add_name(cidr_name(cidr));
+        self.cidrs.push(cidr);
+    }
+
+    /// Whether an existing block has addresses in common with `cidr`. Blocks of another size stand where a pool was
+    /// replaced by one with another block size.
+    pub(crate) fn overlaps(&self, cidr: IpNet) -> bool {
+        self.names.contains(&cidr_name(cidr))
+            || self.cidrs.iter().any(|other| {
+                other.prefix_len() != cidr.prefix_len() && (other.contains(&cidr) || cidr.contains(other))
+            })
+    }
+}
+
+/// The pools that can be used together, in the order of their names, and those that cannot: of pools with addresses in
+/// common the first by name is used, and each other one is refused with that one's name.
+pub fn check_overlaps(mut pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    let (mut usable, mut refused) = (Vec::<IpPool>::new(), Vec::new());
+    for pool in pools {
+        let overlaps = |other: &&IpPool| other.cidr.contains(&pool.cidr) || pool.cidr.contains(&other.cidr);
+        match usable.iter().find(overlaps) {
+            None => usable.push(pool),
+            Some(other) => refused.push(Invalid {
+                kind: Kind::IPPool,
+                name: pool.name,
+                field: "spec.cidr".into(),
+                reason: format!(
+                    "{} overlaps {} of IPPool {}, which is used; delete one of the two",
+                    pool.cidr, other.cidr, other.name
+                ),
+            }),
+        }
+    }
+    (usable, refused)
+}
+
+/// Whether `pool` gives out addresses of `block`.
+pub(crate) fn serves(pool: &IpPool, block: IpNet) -> bool {
+    !pool.disabled && pool.cidr.contains(&block)
+}
+
+#[cfg(test)]
+mod tests {
+    use manx_model::IpipMode;
+
+    use super::*;
+
+    fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
+        let cidr = cidr.parse().unwrap();
+        IpPool {
+            name: name.into(),
+            cidr,
+            block_size,
+            ipip: IpipMode::Never,
+            nat_outgoing: false,
+            disabled: false,
+        }
+    }
+
+    fn order(pool: &IpPool, node: &str) -> Vec<IpNet> {
+        candidates(pool, &node.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_node_tries_every_block_once_and_always_in_the_same_order() {
+        for (cidr, size, count) in
+            [("10.0.0.0/16", 26, 1024), ("10.0.0.0/26", 26, 1), ("fd00::/112", 122, 1024)]
+        {
+            let pool = pool("p", cidr, size);
+            let blocks = order(&pool, "node-1");
+            assert_eq!(blocks.len(), count);
+            assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), count);
+            assert!(blocks.iter().all(|block| pool.cidr.contains(block) && block.prefix_len() == size));
+            assert_eq!(order(&pool, "node-1"), blocks);
+        }
+    }
+
+    #[test]
+    fn different_nodes_start_at_different_blocks() {
+        let pool = pool("p", "10.0.0.0/8", 26);
+        let starts: BTreeSet<IpNet> = (0..1000)
+            .map(|n| candidates(&pool, &format!("node-{n}").parse().unwrap()).next().unwrap())
+            .collect();
+        assert!(starts.len() > 990, "{} of 1000 nodes start apart", starts.len());
+    }
+
+    #[test]
+    fn a_pool_of_all_addresses_can_be_walked() {
+        let mut blocks = candidates(&pool("p", "::/0", 128), &"n".parse().unwrap());
+        assert!(blocks.next().is_some());
+    }
+
+    #[test]
+    fn of_two_overlapping_pools_the_first_by_name_is_used_and_the_other_names_it() {
+        let pools = vec![
+            pool("c", "10.0.0.0/24", 26),
+            pool("b", "10.1.0.0/16", 26),
+            pool("a", "10.0.0.0/16", 26),
+            pool("d", "10.0.0.0/8", 26),
+        ];
+        let (usable, refused) = check_overlaps(pools);
+        assert_eq!(usable.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            refused,
+            [
+                "IPPool c: spec.cidr: 10.0.0.0/24 overlaps 10.0.0.0/16 of IPPool a, which is used; delete one of the two",
+                "IPPool d: spec.cidr: 10.0.0.0/8 overlaps 10.0.0.0/16 of IPPool a, which is used; delete one of the two",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_block_of_another_size_takes_what_it_overlaps() {
+        let mut taken = Taken::default();
+        taken.add("10.0.0.0/28".parse().unwrap());
+        for (cidr, overlaps) in
+            [("10.0.0.0/26", true), ("10.0.0.0/28", true), ("10.0.0.4/30", true), ("10.0.0.64/26", false)]
+        {
+            assert_eq!(taken.overlaps(cidr.parse().unwrap()), overlaps, "{cidr}");
+        }
+    }
+}
