@@ -19,6 +19,9 @@ pub enum NoAnswer {
     /// Nobody took the request to its end: no socket, nobody behind it, or it fell silent. The call may be repeated.
     #[error("{0}")]
     Away(String),
+    /// The request is longer than a frame may be; nothing was sent.
+    #[error("the request is longer than a frame may be")]
+    TooLong,
     /// Somebody answered, but not what an agent of this release answers.
     #[error("{0}")]
     Garbled(#[source] ProtocolError),
@@ -35,9 +38,11 @@ pub fn ask(
     let stream =
         connect(socket, timeout).map_err(|error| NoAnswer::Away(format!("no connection: {error}")))?;
     // An agent that refuses a request may close before it has read all of it: its answer counts more than our error.
-    let sent = send_request(&stream, request, netns, deadline);
-    let reply = read_reply(&stream, deadline);
-    match (sent, reply) {
+    let sent = match send_request(&stream, request, netns, deadline) {
+        Err(ProtocolError::TooLong(_)) => return Err(NoAnswer::TooLong),
+        sent => sent,
+    };
+    match (sent, read_reply(&stream, deadline)) {
         (_, Ok(reply)) => Ok(reply),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(no_answer(error, timeout)),
     }

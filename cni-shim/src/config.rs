@@ -17,8 +17,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::protocol::Attachment;
 use crate::{CniError, CniVersion, Code};
 
 /// Where the agent listens.
@@ -108,6 +110,21 @@ impl Conf {
             spool: path(&section, "spool", DEFAULT_SPOOL)?,
             timeout: timeout(&section)?,
         })
+    }
+}
+
+/// `cni.dev/valid-attachments` of a GC. `null` is the empty list of a runtime written in Go; a missing list is an error,
+/// since reading it as empty would release the addresses of every pod. Errors: [`Code::CONFIG`].
+pub fn valid_attachments(conf: &Value) -> Result<Vec<Attachment>, CniError> {
+    const KEY: &str = "cni.dev/valid-attachments";
+    match conf.get(KEY) {
+        None => Err(invalid(format!(
+            "{KEY} is missing: GC needs the list of the attachments that are still valid"
+        ))),
+        Some(Value::Null) => Ok(Vec::new()),
+        Some(list) => Vec::deserialize(list).map_err(|error| {
+            invalid(format!("{KEY}: {error}; it must be a list of {{\"containerID\": ..., \"ifname\": ...}}"))
+        }),
     }
 }
 

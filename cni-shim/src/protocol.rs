@@ -60,6 +60,16 @@ pub enum Command {
     Status,
 }
 
+impl Command {
+    /// The container, for the verbs that are about one.
+    pub fn container(&self) -> Option<&Container> {
+        match self {
+            Self::Add(container) | Self::Check(container) | Self::Del(container) => Some(container),
+            Self::Gc { .. } | Self::Status => None,
+        }
+    }
+}
+
 /// The container that ADD, CHECK or DEL is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
