@@ -178,3 +178,88 @@ fn missing(name: &str, meaning: &str) -> CniError {
 pub fn invalid(name: &str, details: String) -> CniError {
     CniError::new(Code::ENVIRONMENT, format!("{name} is invalid"), details)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    const GOOD: [(&str, &str); 4] = [
+        ("CNI_CONTAINERID", "4f2a"),
+        ("CNI_NETNS", "/run/netns/pod"),
+        ("CNI_IFNAME", "eth0"),
+        (
+            "CNI_ARGS",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=nginx;K8S_POD_INFRA_CONTAINER_ID=4f2a",
+        ),
+    ];
+
+    fn container(verb: Verb, name: &str, value: &str) -> Result<Container, CniError> {
+        let look_up = |wanted: &str| {
+            let good = GOOD.iter().find(|(name, _)| *name == wanted);
+            let value = if wanted == name { Some(value) } else { good.map(|(_, value)| *value) };
+            value.map(OsString::from)
+        };
+        Environment(&look_up).container(verb)
+    }
+
+    #[test]
+    fn the_pod_is_found_in_the_arguments_that_kubernetes_gives() {
+        let container = container(Verb::Add, "", "").unwrap();
+        let pod = container.pod.unwrap();
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "nginx"));
+        assert_eq!(pod.infra_container_id.as_deref(), Some("4f2a"));
+        assert_eq!(container.args, BTreeMap::from([("IgnoreUnknown".to_owned(), "1".to_owned())]));
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named() {
+        for (name, value) in [
+            ("CNI_CONTAINERID", ""),
+            ("CNI_CONTAINERID", "_x"),
+            ("CNI_CONTAINERID", "a/b"),
+            ("CNI_CONTAINERID", "ä"),
+            ("CNI_CONTAINERID", &"c".repeat(129)),
+            ("CNI_NETNS", ""),
+            ("CNI_IFNAME", ""),
+            ("CNI_IFNAME", "."),
+            ("CNI_IFNAME", ".."),
+            ("CNI_IFNAME", "a/b"),
+            ("CNI_IFNAME", "a:b"),
+            ("CNI_IFNAME", "a b"),
+            ("CNI_IFNAME", "sixteen-letters-"),
+            ("CNI_ARGS", "K8S_POD_NAME"),
+            ("CNI_ARGS", "=x"),
+            ("CNI_ARGS", "K8S_POD_NAME=nginx"),
+            ("CNI_ARGS", "K8S_POD_NAME=nginx;K8S_POD_NAMESPACE="),
+        ] {
+            let error = container(Verb::Add, name, value).unwrap_err();
+            assert_eq!(error.code, Code::ENVIRONMENT, "{name}={value:?}");
+            assert!(error.msg.contains(name), "{name}={value:?}: {}", error.msg);
+        }
+    }
+
+    #[test]
+    fn a_del_may_come_without_a_namespace_and_anybody_without_a_pod() {
+        assert_eq!(container(Verb::Del, "CNI_NETNS", "").unwrap().netns, None);
+        assert_eq!(container(Verb::Add, "CNI_ARGS", "A=B;;C=").unwrap().pod, None);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_named() {
+        let look_up = |_: &str| Some(OsString::from_vec(vec![0xff]));
+        let error = Environment(&look_up).verb().unwrap_err();
+        assert!(error.msg.contains("CNI_COMMAND"), "{}", error.msg);
+    }
+
+    #[test]
+    fn a_verb_is_refused_in_the_versions_that_do_not_have_it() {
+        let refused =
+            |verb: Verb| CniVersion::ALL.into_iter().filter(move |version| verb.exists_in(*version).is_err());
+        assert_eq!(refused(Verb::Del).count(), 0);
+        assert_eq!(refused(Verb::Check).collect::<Vec<_>>(), [CniVersion::V0_3_1]);
+        assert_eq!(refused(Verb::Gc).count(), 3);
+        assert_eq!(refused(Verb::Status).count(), 3);
+    }
+}

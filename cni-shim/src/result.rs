@@ -91,3 +91,69 @@ fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value], String> {
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached() -> Attached {
+        Attached {
+            host_device: "calic440f455693".to_owned(),
+            host_mac: Mac([0xee; 6]),
+            pod_device: "eth0".to_owned(),
+            pod_mac: Mac([0x02, 0, 0, 0, 0, 0x0a]),
+            mtu: 1480,
+            addresses: vec!["192.168.171.65".parse().unwrap(), "fd00::41".parse().unwrap()],
+        }
+    }
+
+    /// `MANX_BLESS=1` rewrites the files.
+    #[test]
+    fn each_version_has_its_own_words_for_a_result() {
+        for version in CniVersion::ALL {
+            let rendered = render(version, &attached(), "/run/netns/pod");
+            let path = format!("{}/testdata/result-{version}.json", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("MANX_BLESS").is_some() {
+                std::fs::write(&path, format!("{rendered:#}\n")).unwrap();
+            }
+            let golden: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(rendered, golden, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_result_of_any_version_is_read_back_as_the_previous_one() {
+        for version in CniVersion::ALL {
+            let expected = Previous {
+                pod_mac: Some(attached().pod_mac),
+                host_devices: vec![attached().host_device],
+                addresses: attached().addresses,
+            };
+            assert_eq!(previous(&render(version, &attached(), "/run/netns/pod"), "eth0"), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_later_plugins_added_to_a_result_is_not_taken_for_the_pods() {
+        let mut result = render(CniVersion::LATEST, &attached(), "/run/netns/pod");
+        result["ips"][0]["interface"] = json!(0);
+        let read = previous(&result, "eth0").unwrap();
+        assert_eq!(read.addresses, [attached().addresses[1]]);
+    }
+
+    #[test]
+    fn a_previous_result_that_cannot_be_used_is_named() {
+        for (result, complaint) in [
+            (json!({}), "interfaces"),
+            (json!({ "interfaces": [] }), "\"eth0\""),
+            (json!({ "interfaces": [{ "name": "eth0", "sandbox": "/n" }] }), "ips"),
+            (
+                json!({ "interfaces": [{ "name": "eth0", "sandbox": "/n" }], "ips": [{ "interface": 0 }] }),
+                "address",
+            ),
+        ] {
+            let error = previous(&result, "eth0").unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+}

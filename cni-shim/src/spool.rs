@@ -106,3 +106,114 @@ fn set_aside(path: PathBuf, reason: String) -> (PathBuf, Result<Request, String>
         Err(error) => (path, Err(format!("{reason}; and it could not be set aside: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::Command;
+
+    /// A directory that goes with the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("manx-spool-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn container(id: &str) -> Container {
+        Container {
+            container_id: id.to_owned(),
+            pod_device: "eth0".to_owned(),
+            netns: None,
+            pod: None,
+            args: BTreeMap::new(),
+        }
+    }
+
+    fn del(id: &str) -> Request {
+        Request {
+            network: "net".to_owned(),
+            command: Command::Del(container(id)),
+            config: json!({ "name": "net" }),
+        }
+    }
+
+    fn stored(directory: &Path) -> Vec<Request> {
+        drain(directory).unwrap().into_iter().map(|(_, request)| request.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_del_is_found_again_until_it_is_removed() {
+        let scratch = Scratch::new("found");
+        assert_eq!(stored(&scratch.0), []);
+        store(&scratch.0, &del("b"), &container("b")).unwrap();
+        store(&scratch.0, &del("a"), &container("a")).unwrap();
+        assert_eq!(stored(&scratch.0), [del("a"), del("b")]);
+        for (path, _) in drain(&scratch.0).unwrap() {
+            remove(&path).unwrap();
+            remove(&path).unwrap();
+        }
+        assert_eq!(stored(&scratch.0), []);
+    }
+
+    #[test]
+    fn a_repeated_del_is_one_file_and_leaves_nothing_else() {
+        let scratch = Scratch::new("repeated");
+        store(&scratch.0, &del("a"), &container("a")).unwrap();
+        store(&scratch.0, &del("a"), &container("a")).unwrap();
+        let files: Vec<_> =
+            fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["net@a@eth0.json"]);
+    }
+
+    #[test]
+    fn an_add_withdraws_the_del_of_its_own_container_only() {
+        let scratch = Scratch::new("withdraw");
+        for id in ["a", "b"] {
+            store(&scratch.0, &del(id), &container(id)).unwrap();
+        }
+        withdraw(&scratch.0, "net", &container("a")).unwrap();
+        withdraw(&scratch.0, "net", &container("never")).unwrap();
+        assert_eq!(stored(&scratch.0), [del("b")]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_once_and_stops_nobody() {
+        let scratch = Scratch::new("damaged");
+        store(&scratch.0, &del("b"), &container("b")).unwrap();
+        fs::write(scratch.0.join("a.json"), b"{\"protocol\":1,").unwrap();
+        fs::write(scratch.0.join(".77.c.json"), b"half a f").unwrap();
+        let found = drain(&scratch.0).unwrap();
+        assert_eq!(found[0].0, scratch.0.join("a.json.bad"));
+        assert!(found[0].1.as_ref().unwrap_err().contains("cannot be understood"));
+        assert_eq!(found[1].1, Ok(del("b")));
+        assert_eq!(stored(&scratch.0), [del("b")]);
+    }
+
+    #[test]
+    fn the_longest_names_fit_a_file_name() {
+        let scratch = Scratch::new("longest");
+        let longest = Container {
+            container_id: "c".repeat(crate::environment::MAX_CONTAINER_ID),
+            pod_device: "d".repeat(15),
+            ..container("")
+        };
+        let network = "n".repeat(crate::config::MAX_NAME);
+        let request = Request { network, command: Command::Del(longest.clone()), config: json!({}) };
+        store(&scratch.0, &request, &longest).unwrap();
+        assert_eq!(stored(&scratch.0), [request]);
+    }
+}

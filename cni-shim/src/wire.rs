@@ -146,3 +146,82 @@ fn remaining(deadline: Instant) -> Result<Duration, ProtocolError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ProtocolError::TimedOut) } else { Ok(left) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::Command;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    fn late() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    fn status() -> Request {
+        Request { network: "n".to_owned(), command: Command::Status, config: json!({ "name": "n" }) }
+    }
+
+    fn error_after(octets: &[u8]) -> ProtocolError {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(octets).unwrap();
+        drop(ours);
+        read_request(&theirs, late()).unwrap_err()
+    }
+
+    #[test]
+    fn the_descriptor_beside_a_request_is_the_same_file() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = std::fs::File::open("/proc/self/ns/net").unwrap();
+        send_request(&ours, &status(), Some(file.as_fd()), late()).unwrap();
+        let (request, descriptor) = read_request(&theirs, late()).unwrap();
+        assert_eq!(request, status());
+        let (sent, arrived) =
+            (rustix::fs::fstat(&file).unwrap(), rustix::fs::fstat(descriptor.unwrap()).unwrap());
+        assert_eq!((sent.st_dev, sent.st_ino), (arrived.st_dev, arrived.st_ino));
+    }
+
+    #[test]
+    fn a_request_without_a_descriptor_arrives_without_one() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send_request(&ours, &status(), None, late()).unwrap();
+        assert!(read_request(&theirs, late()).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_request_larger_than_the_sockets_buffer_arrives_whole_with_its_descriptor() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let large = Request { config: json!({ "filler": "x".repeat(MAX_FRAME - 200) }), ..status() };
+        let reader = std::thread::spawn(move || read_request(&theirs, late()).unwrap());
+        let file = std::fs::File::open("/proc/self/ns/net").unwrap();
+        send_request(&ours, &large, Some(file.as_fd()), late()).unwrap();
+        let (request, descriptor) = reader.join().unwrap();
+        assert_eq!(request, large);
+        assert!(descriptor.is_some());
+    }
+
+    #[test]
+    fn a_stream_that_ends_early_says_where() {
+        assert!(matches!(error_after(b""), ProtocolError::Closed));
+        assert!(matches!(error_after(b"\0\0"), ProtocolError::CutShort));
+        assert!(matches!(error_after(b"\0\0\0\x09"), ProtocolError::CutShort));
+        assert!(matches!(error_after(b"\0\0\0\x09{\"pro"), ProtocolError::CutShort));
+        assert!(matches!(error_after(b"\0\0\0\0"), ProtocolError::Malformed(_)));
+        assert!(matches!(error_after(b"GET / HTTP/1.1\r\n"), ProtocolError::TooLong(_)));
+    }
+
+    #[test]
+    fn the_deadline_holds_for_reading_and_for_writing() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert!(matches!(read_request(&theirs, soon()), Err(ProtocolError::TimedOut)));
+        let large = Request { config: json!({ "filler": "x".repeat(MAX_FRAME - 200) }), ..status() };
+        assert!(matches!(send_request(&ours, &large, None, soon()), Err(ProtocolError::TimedOut)));
+    }
+}
