@@ -65,7 +65,8 @@ pub(crate) fn session_state(protocols: &str, protocol: &str) -> Result<String> {
 }
 
 /// What BIRD is told. Sessions are passive, as a ToR's that has no list of its servers to dial; the waiting after an
-/// error is short, since BIRD's own 60 seconds would make every test that ends a session wait for them.
+/// error is short, since BIRD's own 60 seconds would make every test that ends a session wait for them. What it knows
+/// of its own devices is in the kernel without it.
 fn config(topology: &Topology) -> Result<String> {
     let id = topology.subnets.first().map(gateway).context("BIRD needs a subnet")?;
     let mut text = format!(
@@ -73,7 +74,7 @@ fn config(topology: &Topology) -> Result<String> {
          router id {id};\n\
          protocol device {{ scan time 10; }}\n\
          protocol direct {{ ipv4; interface \"br*\", \"outside\"; }}\n\
-         protocol kernel {{\n  persist;\n  graceful restart on;\n  ipv4 {{ import none; export all; }};\n}}\n\
+         protocol kernel {{\n  persist;\n  graceful restart on;\n  ipv4 {{ import none; export where source != RTS_DEVICE; }};\n}}\n\
          template bgp server {{\n  passive on;\n  graceful restart on;\n  error wait time 1, 5;\n  \
          error forget time 10;\n  ipv4 {{ import all; export where net = {OUTSIDE_NET}; }};\n}}\n"
     );

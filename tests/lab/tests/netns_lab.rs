@@ -1,5 +1,7 @@
 //! The lab itself, on the real kernel with a real BIRD. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
