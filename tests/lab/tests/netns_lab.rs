@@ -224,3 +224,27 @@ fn a_route_that_comes_and_goes_is_seen_with_its_time() {
     assert_eq!(events.iter().map(|event| event.route.as_str()).collect::<Vec<_>>(), [route, route]);
     assert!(events[0].at <= gone.at && !events[0].deleted);
 }
+
+#[test]
+fn ipip_a_captured_packet_shows_the_outer_and_the_inner_header() {
+    let lab = lab(Topology::founding().keeping(&["node1", "node3"]).fabric(Fabric::Router));
+    let (left, right) = (lab.node("node1").unwrap(), lab.node("node3").unwrap());
+    let inner = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 3, 1)];
+    for (node, own, far, via) in
+        [(left, inner[0], inner[1], right.address()), (right, inner[1], inner[0], left.address())]
+    {
+        // tunl0 is in every namespace of a kernel that has ipip.
+        let lines = [
+            format!("address add {own}/32 dev tunl0"),
+            "link set tunl0 up".to_owned(),
+            format!("route add {far}/32 via {via} dev tunl0 onlink"),
+        ];
+        netns::ip_lines(&node.netns(), &lines).unwrap();
+    }
+    let capture = lab.capture("tor", "br5", "ip proto 4").unwrap();
+    lab.ping_once("node1", inner[1]).unwrap();
+    let request = |packet: &manx_lab::Packet| packet.payload.contains("echo request");
+    let packet = capture.wait_for(SOON, "the tunnelled request", request).unwrap();
+    assert!(packet.is_ipip());
+    assert_eq!(packet.headers, [(left.address(), right.address()), (inner[0], inner[1])]);
+}
