@@ -1,0 +1,54 @@
+# One vocabulary for people and CI. `make help` explains it.
+
+MACHINE := $(shell uname -m)-unknown-linux-gnu
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export KEEP
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-core build setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: setup build ## A small cluster, pods, pings, IPIP and plain BGP (KEEP=1 leaves it up; root)
+	@tests/with-ipip tests/demo
+
+test: setup build ## All tests (root; the tunnel's in a guest where the kernel has no ipip)
+	@tests/run all
+
+test-core: ## Unit, property and simulation tests (no root)
+	@tests/run core
+
+build: ## The agent, the static CNI plugin and the lab, for release
+	cargo build --release -p manx -p manx-lab
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release -p manx-cni --target $(MACHINE)
+	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
+
+setup:
+	@tests/setup
+
+lint: lint-format lint-clippy lint-docs lint-purity lint-licences ## Format, clippy, docs, purity, licences
+
+lint-format:
+	cargo fmt --all --check
+
+# The second run is for the test targets with `test = false`, which --all-targets leaves out.
+lint-clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --test '*' -- -D warnings
+
+lint-docs:
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+
+lint-purity:
+	@.ci/purity
+
+lint-licences:
+	@.ci/licences
+
+audit: ## Advisories and the oldest compiler (tools that may be absent)
+	@.ci/audit
+
+clean: ## Take down what is left of labs, then remove everything built
+	@if [ -x $(TARGET)/release/lab ]; then $(TARGET)/release/lab down --all; fi
+	cargo clean

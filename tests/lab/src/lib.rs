@@ -1,0 +1,51 @@
+//! Small clusters in network namespaces, for the demo and the tests alike.
+//!
+//! A [`Lab`] is a set of namespaces: one per node, one for the ToR router (or switch) between them, one for a
+//! host `outside`, and one per pod. Every link, address and route is made inside them; the machine's own network
+//! namespace is never touched. In the ToR runs a real BIRD 2.
+//!
+//! ```text
+//!        172.171.5.0/24 (br5)               172.171.6.0/24 (br6)
+//!   node1 .95 ──┐        ┌──────── tor ────────┐        ┌── node3 .95
+//!   node2 .96 ──┴── .1 ──┤   BIRD, AS 65000    ├── .1 ──┴── node4 .96
+//!                        └── 10.99.0.1 ────────┘
+//!                               │
+//!                            outside 10.99.0.10
+//! ```
+//!
+//! The lab shells out to `ip`, `birdc`, `tcpdump` and `ping`, with few processes, since starting one costs 90 ms
+//! in an emulated guest. A program is placed into a namespace by `setns` on a thread of its own ([`netns::within`]),
+//! so that no `ip netns exec` stands between the test and the process that it kills.
+//!
+//! Needs root. A lab goes away with its value ([`Drop`]), unless it is [kept](Lab::keep); what a crashed test left
+//! behind is swept by [`Lab::sweep`] (`lab down --all`).
+
+mod binaries;
+mod bird;
+mod capture;
+mod cni;
+mod lab;
+pub mod netns;
+mod node;
+mod ping;
+mod plan;
+mod process;
+mod route_monitor;
+mod state;
+mod tcp;
+mod topology;
+mod udp;
+mod wait;
+
+pub use binaries::{cni_binary, manx_binary};
+pub use capture::{Capture, Packet};
+pub use cni::{Cni, CniReply, Pod};
+pub use lab::{Lab, Options, Swept};
+pub use node::Node;
+pub use ping::{Ping, PingReport};
+pub use process::{Process, Program};
+pub use route_monitor::{RouteEvent, RouteMonitor};
+pub use tcp::TcpReport;
+pub use topology::{Fabric, NodeSpec, ReversePath, Topology};
+pub use udp::{UdpPace, UdpProbe, UdpReport};
+pub use wait::{eventually, slowness};
