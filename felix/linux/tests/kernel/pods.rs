@@ -153,7 +153,10 @@ fn a_foreign_route_to_the_pods_address_is_told_and_nothing_is_left_behind() {
     let (node, netns) = (Node::new(), Netns::new());
     node.netns.run("ip route add 192.168.236.3 dev eth0");
     let error = node.attach(&netns, &pod(3)).unwrap_err();
-    assert!(error.reason.contains("another program (protocol boot) has a route 192.168.236.3/32"), "{error}");
+    assert!(
+        error.reason.contains("another program (protocol boot) has the route 192.168.236.3/32"),
+        "{error}"
+    );
     assert!(node.read().link(&pod(3).host_device).is_none());
     assert!(!netns.run("ip -o link").contains("eth0"));
     assert!(node.netns.run("ip route").contains("192.168.236.3 dev eth0"));
