@@ -21,7 +21,8 @@ pub struct Facts {
     pub nodes: BTreeMap<Ipv4Addr, RemoteNode>,
     /// Our own confirmed blocks.
     pub blocks: BTreeSet<IpNet>,
-    /// Local pods: the host's device of each address.
+    /// Local pods: the host's device of each address, from before the pod is attached until after it is detached. A pod's
+    /// route that is not here is swept.
     pub endpoints: BTreeMap<IpAddr, String>,
     /// The best BGP paths: prefix and next hop.
     pub remote: BTreeMap<IpNet, IpAddr>,

@@ -8,18 +8,20 @@ mod desired;
 mod detect;
 mod facts;
 mod kernel;
+mod path;
 mod plan;
+mod remote;
 mod resolve;
 mod route;
 #[cfg(test)]
 mod testing;
 mod tunnel;
 
-pub use desired::{Desired, Held, Path, desired};
+pub use desired::{Desired, Held, desired};
 pub use detect::{Mtu, first_found};
 pub use facts::{Facts, RemoteNode};
 pub use kernel::{Attached, BoxFuture, Kernel, KernelError, MacAddress, Operation, PodLink, TUNNEL_DEVICE};
+pub use path::Path;
 pub use plan::{Sweep, plan};
-pub use resolve::{Resolved, resolve};
 pub use route::{Hop, IfIndex, Link, Ownership, Protocol, Route, RouteClass, RouteKey, Snapshot, Target};
 pub use tunnel::{AddressWish, Decision, Lifecycle, Publish, TunnelFacts};

@@ -16,13 +16,16 @@ const ATTEMPTS: usize = 20;
 /// Reads everything in one pass; one that was torn by a change is thrown away.
 pub(crate) fn snapshot(socket: &mut Socket) -> Result<Snapshot, KernelError> {
     again(socket, "reading links and routes", |socket| {
+        // Routes before links, so that a pod which is attached meanwhile shows its link without its route, and never the
+        // other way round, which would look like a route to be swept.
+        let routes = that_matter(routes(socket, None)?);
         let mut links = links(socket)?;
         for (index, address) in addresses(socket)? {
             if let Some(link) = links.get_mut(&index) {
                 link.addresses.push(address);
             }
         }
-        Ok(Snapshot { links, routes: that_matter(routes(socket, None)?) })
+        Ok(Snapshot { links, routes })
     })
 }
 

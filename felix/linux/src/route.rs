@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use manx_felix::{Hop, KernelError, Operation, Ownership, Route, RouteKey, Target};
+use manx_felix::{Hop, KernelError, Operation, Ownership, Route, RouteKey, TUNNEL_DEVICE, Target};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
@@ -20,121 +20,111 @@ pub(crate) const BATCH: usize = 256;
 
 /// Carries out route operations and answers for each.
 pub(crate) fn write(socket: &mut Socket, operations: &[Operation]) -> Vec<Result<(), KernelError>> {
-    let requests: Vec<Result<Request, KernelError>> = operations.iter().map(request).collect();
-    let (good, mut results): (Vec<_>, Vec<_>) = requests.into_iter().map(split).unzip();
-    let sent: Vec<Request> = good.into_iter().flatten().collect();
-    let outcomes = match socket.exchange(&sent, |_| ()) {
+    let mut requests = Vec::with_capacity(operations.len());
+    let mut results = Vec::with_capacity(operations.len());
+    for operation in operations {
+        results.push(match request(operation) {
+            Ok(request) => {
+                requests.push(request);
+                Ok(())
+            }
+            Err(reason) => Err(refuse(action(socket, operation), reason)),
+        });
+    }
+    let outcomes = match socket.exchange(&requests, |_| ()) {
         Ok(outcomes) => outcomes,
-        Err(error) => vec![Err(Refusal::from(error)); sent.len()],
+        Err(error) => vec![Err(Refusal::from(error)); requests.len()],
     };
-    let mut outcomes = outcomes.into_iter();
     let mut taken = Vec::new();
-    for (index, result) in results.iter_mut().enumerate().filter(|(_, result)| result.is_ok()) {
-        match (&operations[index], outcomes.next().unwrap_or(Ok(()))) {
+    let sent = results.iter_mut().zip(operations).filter(|(result, _)| result.is_ok());
+    for ((result, operation), outcome) in sent.zip(outcomes) {
+        match (operation, outcome) {
             (_, Ok(())) => {}
             (Operation::DeleteRoute(_), Err(refusal)) if refusal.errno == ESRCH => {}
-            (Operation::AddRoute(_), Err(refusal)) if refusal.errno == EEXIST => taken.push(index),
-            (operation, Err(refusal)) => *result = Err(refused(action(operation), refusal)),
+            (Operation::AddRoute(route), Err(refusal)) if refusal.errno == EEXIST => {
+                taken.push((route, result));
+            }
+            (operation, Err(refusal)) => *result = Err(refused(action(socket, operation), refusal)),
         }
     }
     if !taken.is_empty() {
-        take_over(socket, operations, &taken, &mut results);
+        take_over(socket, taken);
     }
     results
 }
 
-fn split(request: Result<Request, KernelError>) -> (Option<Request>, Result<(), KernelError>) {
-    match request {
-        Ok(request) => (Some(request), Ok(())),
-        Err(error) => (None, Err(error)),
-    }
-}
-
 /// Additions whose key is taken: by ourselves, since the snapshot was read (a pod that was attached meanwhile), then
 /// the route is replaced; or by another program, then its route stays.
-fn take_over(
-    socket: &mut Socket,
-    operations: &[Operation],
-    taken: &[usize],
-    results: &mut [Result<(), KernelError>],
-) {
-    let mut present: BTreeMap<RouteKey, Route> = BTreeMap::new();
+fn take_over(socket: &mut Socket, taken: Vec<(&Route, &mut Result<(), KernelError>)>) {
     let table = read::main_table(socket, None);
+    let mut present: BTreeMap<RouteKey, &Route> = BTreeMap::new();
     for route in table.iter().flatten() {
         // Of several routes with one key the kernel would replace the first.
-        present.entry(route.key).or_insert_with(|| route.clone());
+        present.entry(route.key).or_insert(route);
     }
-    for index in taken {
-        let Operation::AddRoute(route) = &operations[*index] else { continue };
-        results[*index] = match (&table, present.get(&route.key)) {
+    for (route, result) in taken {
+        let other = present.get(&route.key).filter(|other| !Ownership::is_ours(other));
+        *result = match (&table, other) {
             (Err(error), _) => Err(error.clone()),
-            (Ok(_), Some(other)) if !Ownership::is_ours(other) => Err(KernelError {
-                action: action(&operations[*index]),
-                reason: format!(
-                    "another program (protocol {}) has a route {}; it stays. Remove it if it is left over: ip route del {} proto {}",
-                    other.protocol, other.key, other.key, other.protocol
-                ),
-                errno: Some(EEXIST),
-            }),
-            (Ok(_), _) => replace(route).and_then(|request| {
-                socket.request(&[request]).map_err(|refusal| refused(action(&operations[*index]), refusal))
-            }),
+            (Ok(_), Some(other)) => Err(in_the_way(socket, route, other)),
+            (Ok(_), None) => write(socket, &[Operation::ReplaceRoute(route.clone())]).into_iter().collect(),
         };
     }
 }
 
-fn replace(route: &Route) -> Result<Request, KernelError> {
-    request(&Operation::ReplaceRoute(route.clone()))
+fn in_the_way(socket: &Socket, route: &Route, other: &Route) -> KernelError {
+    let (key, protocol) = (other.key, other.protocol);
+    let reason = format!(
+        "another program (protocol {protocol}) has the route {}; it stays. If it is left over: ip route del {key} proto {protocol}",
+        told(socket, other),
+    );
+    let action = format!("adding route {}", told(socket, route));
+    KernelError { errno: Some(EEXIST), ..refuse(action, reason) }
 }
 
-fn request(operation: &Operation) -> Result<Request, KernelError> {
-    let refusing = |reason| refuse(action(operation), reason);
-    let request = match operation {
+fn request(operation: &Operation) -> Result<Request, String> {
+    Ok(match operation {
         Operation::AddRoute(route) => {
-            let message = message(route).map_err(refusing)?;
-            Request::with(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+            let message = RouteNetlinkMessage::NewRoute(message(route)?);
+            Request::with(message, NLM_F_CREATE | NLM_F_EXCL)
         }
         Operation::ReplaceRoute(route) => {
-            let message = message(route).map_err(refusing)?;
-            Request::with(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            let message = RouteNetlinkMessage::NewRoute(message(route)?);
+            Request::with(message, NLM_F_CREATE | NLM_F_REPLACE)
         }
         Operation::DeleteRoute(route) => {
-            let mut message = message(route).map_err(refusing)?;
+            let mut message = message(route)?;
             message.header.scope = RouteScope::NoWhere; // any
             Request::new(RouteNetlinkMessage::DelRoute(message))
         }
-        Operation::TunnelUp { .. } | Operation::TunnelDown => {
-            return Err(refusing("it is no route".to_owned()));
-        }
-    };
-    Ok(request)
+        Operation::TunnelUp { .. } | Operation::TunnelDown => return Err("it is no route".to_owned()),
+    })
 }
 
 /// What an operation does, as it is told to people.
-pub(crate) fn action(operation: &Operation) -> String {
-    match operation {
-        Operation::AddRoute(route) => format!("adding route {}", told(route)),
-        Operation::ReplaceRoute(route) => format!("replacing route {}", told(route)),
-        Operation::DeleteRoute(route) => format!("deleting route {}", told(route)),
-        Operation::TunnelUp { address, mtu } => format!("setting up tunl0 with {address}, MTU {mtu}"),
-        Operation::TunnelDown => "setting down tunl0".to_owned(),
-    }
+fn action(socket: &Socket, operation: &Operation) -> String {
+    let (verb, route) = match operation {
+        Operation::AddRoute(route) => ("adding", route),
+        Operation::ReplaceRoute(route) => ("replacing", route),
+        Operation::DeleteRoute(route) => ("deleting", route),
+        Operation::TunnelUp { .. } | Operation::TunnelDown => return format!("writing {TUNNEL_DEVICE}"),
+    };
+    format!("{verb} route {}", told(socket, route))
 }
 
-fn told(route: &Route) -> String {
-    let hops = match &route.target {
-        Target::Hops(hops) => hops,
-        Target::Blackhole => return format!("blackhole {}", route.key),
-        Target::Other => return route.key.to_string(),
+/// A route as ip(8) shows it.
+fn told(socket: &Socket, route: &Route) -> String {
+    let hop = |hop: &Hop| match hop.gateway {
+        Some(gateway) => format!("via {gateway} dev {}", socket.device_name(hop.device)),
+        None => format!("dev {}", socket.device_name(hop.device)),
     };
-    let hops: Vec<String> = hops
-        .iter()
-        .map(|hop| match hop.gateway {
-            Some(gateway) => format!("via {gateway} dev if{}", hop.device.0),
-            None => format!("dev if{}", hop.device.0),
-        })
-        .collect();
-    format!("{} {}", route.key, hops.join(" and "))
+    match &route.target {
+        Target::Hops(hops) => {
+            format!("{} {}", route.key, hops.iter().map(hop).collect::<Vec<_>>().join(" and "))
+        }
+        Target::Blackhole => format!("blackhole {}", route.key),
+        Target::Other => route.key.to_string(),
+    }
 }
 
 fn message(route: &Route) -> Result<RouteMessage, String> {

@@ -10,13 +10,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use manx_felix::IfIndex;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
     NLMSG_ERROR, NetlinkHeader, NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{self, protocols::NETLINK_ROUTE};
-use rustix::net::sockopt;
+use rustix::net::{netdevice, sockopt};
 
 use crate::netns;
 use crate::parse::{Attributes, Message, messages, u32_at};
@@ -149,6 +150,11 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// The name of a device, or its index where it has gone.
+    pub(crate) fn device_name(&self, index: IfIndex) -> String {
+        netdevice::index_to_name(self.inner.as_fd(), index.0).unwrap_or_else(|_| format!("if{}", index.0))
     }
 
     /// Sends all in one message; an acknowledgement is asked of the last only, since refusals come unasked. Returns the

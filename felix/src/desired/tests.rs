@@ -1,3 +1,5 @@
+use manx_model::IpipMode;
+
 use super::*;
 use crate::testing::*;
 use crate::{Link, RemoteNode};

@@ -130,7 +130,7 @@ fn a_refusal_is_told_unpublished_and_tried_again_later() {
 }
 
 #[test]
-fn ipip_that_is_ruled_out_is_unwanted_whatever_the_pools_say() {
+fn a_tunnel_that_is_ruled_out_is_unwanted_whatever_the_pools_say() {
     let mut rig = Rig::new(IpipMode::Always, with_tunnel());
     rig.mtu.ipip_ruled_out = true;
     assert_eq!(rig.step().publish, Publish::Clear);

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use manx_felix::{Kernel, PodLink};
+use manx_felix::{Facts, Kernel, PodLink, Sweep, desired, plan};
 
 use crate::common::{Netns, Node, pod};
 
@@ -153,7 +155,10 @@ fn a_foreign_route_to_the_pods_address_is_told_and_nothing_is_left_behind() {
     let (node, netns) = (Node::new(), Netns::new());
     node.netns.run("ip route add 192.168.236.3 dev eth0");
     let error = node.attach(&netns, &pod(3)).unwrap_err();
-    assert!(error.reason.contains("another program (protocol boot) has a route 192.168.236.3/32"), "{error}");
+    assert!(
+        error.reason.contains("another program (protocol boot) has the route 192.168.236.3/32"),
+        "{error}"
+    );
     assert!(node.read().link(&pod(3).host_device).is_none());
     assert!(!netns.run("ip -o link").contains("eth0"));
     assert!(node.netns.run("ip route").contains("192.168.236.3 dev eth0"));
@@ -221,4 +226,37 @@ fn many_pods_come_and_go_at_the_same_time() {
     });
     println!("{PODS} detached in {:?}", begin.elapsed());
     assert_eq!(node.read().ours().count(), 0);
+}
+
+/// The node loop reads, plans and writes all the time while pods come and go; no pod may lose its route to it.
+#[test]
+fn a_pod_keeps_its_route_while_the_node_is_reconciled() {
+    let node = Node::new();
+    let pods: Vec<(Netns, PodLink)> = (1..=4).map(|n| (Netns::new(), pod(n))).collect();
+    let mut facts = Facts::new("172.171.5.95/24".parse().unwrap());
+    facts.endpoints = pods.iter().map(|(_, pod)| (pod.addresses[0], pod.host_device.clone())).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let _runtime = node.enter();
+    let (kernel, stopped) = (node.kernel.clone(), Arc::clone(&stop));
+    let reconciler = tokio::spawn(async move {
+        let mut rounds = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let snapshot = kernel.read().await.unwrap();
+            // A link may go between reading and writing: what fails is done again in the next round.
+            kernel.apply(plan(&desired(&facts, &snapshot), &snapshot, Sweep::ALL)).await;
+            rounds += 1;
+        }
+        rounds
+    });
+    for _ in 0..10 {
+        for (netns, pod) in &pods {
+            node.attach(netns, pod).unwrap();
+        }
+        for (netns, pod) in &pods {
+            assert_eq!(node.check(netns, pod), Vec::<String>::new());
+            node.wait(node.kernel.detach(&pod.host_device, &pod.handle)).unwrap();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(node.wait(reconciler).unwrap() > 10);
 }

@@ -104,7 +104,12 @@ fn another_programs_route_is_never_replaced_even_when_the_snapshot_did_not_show_
     let operations = vec![Operation::AddRoute(wanted), Operation::AddRoute(good)];
     let results = node.wait(node.kernel.apply(operations));
     let error = results[0].clone().unwrap_err();
-    assert!(error.reason.contains("another program (protocol bird) has a route 192.168.7.0/26"), "{error}");
+    assert!(
+        error.reason.contains(
+            "another program (protocol bird) has the route 192.168.7.0/26 via 172.171.5.9 dev eth0"
+        ),
+        "{error}"
+    );
     assert_eq!(results[1], Ok(()));
     assert!(table(&node).contains("- 192.168.7.0/26 172.171.5.9 bird"));
 }
@@ -135,7 +140,7 @@ fn each_operation_has_its_own_answer() {
         Operation::AddRoute(good),
     ]));
     let told = |index: usize| results[index].as_ref().unwrap_err().to_string();
-    assert!(told(0).starts_with("adding route 192.168.7.0/26 via 10.9.9.9"), "{}", told(0));
+    assert!(told(0).starts_with("adding route 192.168.7.0/26 via 10.9.9.9 dev eth0"), "{}", told(0));
     assert!(told(0).contains("not on a connected subnet"), "{}", told(0));
     assert!(told(1).contains("IPv6"), "{}", told(1));
     assert_eq!(results[2..], [Ok(()), Ok(())]);
