@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::{CniError, CniVersion, Code, Container, protocol::Pod};
-
 use crate::config::is_identifier;
+use crate::protocol::Pod;
+use crate::{CniError, CniVersion, Code, Container};
 
 /// The longest `CNI_CONTAINERID`: see [`crate::config::MAX_NAME`].
 pub const MAX_CONTAINER_ID: usize = 128;
@@ -140,7 +140,8 @@ impl Environment<'_> {
     }
 }
 
-/// `CNI_ARGS`: `KEY=VALUE` pairs joined by `;`. Empty pairs are skipped.
+/// `CNI_ARGS`: `KEY=VALUE` pairs joined by `;`. Empty pairs are skipped. Keys that we do not know are kept and not
+/// refused, whether or not `IgnoreUnknown` is among them: they are the runtime's, and no operator could change them.
 fn arguments(text: &str) -> Result<BTreeMap<String, String>, CniError> {
     let pairs = text.split(';').filter(|pair| !pair.is_empty());
     pairs

@@ -10,7 +10,7 @@
 //!                                      spool <-- a DEL that no agent took
 //! ```
 //!
-//! The modules above the line `wire` are pure; [`wire`] and [`client`] own the socket, [`spool`] owns a directory.
+//! [`wire`] and [`client`] own the socket, [`spool`] owns a directory; all other modules are pure.
 //! The crate holds no credentials, and knows neither Kubernetes nor the kernel's routes.
 
 pub mod client;
