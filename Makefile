@@ -21,7 +21,7 @@ test-core: ## Unit, property and simulation tests (no root)
 
 build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release -p manx-cni --target $(MACHINE)
+	RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' cargo build --release -p manx-cni --target $(MACHINE)
 	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
 
 setup:

@@ -1,2 +1,27 @@
-//! The node agent of Manx.
-fn main() {}
+//! `manx`: the agent of a node, and questions to it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use manx::cli::{agent, status};
+
+/// A pure-L3 network for Kubernetes: every node is a router, every pod a host route.
+#[derive(Parser)]
+#[command(name = "manx", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Agent(Box<agent::Args>),
+    Status(status::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Agent(args) => agent::run(*args),
+        Command::Status(args) => status::run(args),
+    }
+}

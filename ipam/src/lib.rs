@@ -24,6 +24,7 @@ pub use allocator::{Allocator, AssignRequest, Assigned, LoadReport, SweepReport}
 pub use audit::{Finding, audit};
 pub use choose::check_overlaps;
 pub use error::Error;
+pub use time::rfc3339;
 
 /// How often a write is decided anew after a conflict before it is given up (Calico's number).
 const TRIES: usize = 100;

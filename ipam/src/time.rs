@@ -4,8 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// `now` as Kubernetes writes it, as in `2026-11-24T00:00:00Z`. A clock beyond the year 9999 counts as its start.
-pub(crate) fn rfc3339(now: SystemTime) -> String {
+/// `now` as Kubernetes writes it, as in `2026-11-24T00:00:00Z`: for the attribute `timestamp` of an allocation, too.
+/// A clock beyond the year 9999 counts as its start.
+pub fn rfc3339(now: SystemTime) -> String {
     Timestamp::from_second(seconds(now)).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 

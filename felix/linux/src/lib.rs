@@ -68,17 +68,6 @@ impl LinuxKernel {
         Ok(Self { node: Arc::new(open().map_err(|error| failed(action, &error))?) })
     }
 
-    /// Prepares the node itself: lets it forward IPv4 packets, unless `forwarding` is false
-    /// (`FELIX_IPFORWARDING=Disabled`), and looks whether anything about `device`, the link that carries the node's
-    /// address, will be in the way. Returns warnings for the operator.
-    ///
-    /// # Errors
-    /// A sysctl cannot be read or written.
-    pub async fn prepare(&self, device: &str, forwarding: bool) -> Result<Vec<String>, KernelError> {
-        let device = device.to_owned();
-        self.blocking("preparing the node", move |node, _| prepare(node, &device, forwarding)).await
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         action: &'static str,
@@ -104,6 +93,15 @@ impl Node {
 }
 
 impl Kernel for LinuxKernel {
+    fn prepare<'a>(
+        &'a self,
+        device: &'a str,
+        forwarding: bool,
+    ) -> BoxFuture<'a, Result<Vec<String>, KernelError>> {
+        let device = device.to_owned();
+        Box::pin(self.blocking("preparing the node", move |node, _| prepare(node, &device, forwarding)))
+    }
+
     fn read(&self) -> BoxFuture<'_, Result<Snapshot, KernelError>> {
         Box::pin(self.blocking("reading links and routes", |_, socket| read::snapshot(socket)))
     }

@@ -1,0 +1,173 @@
+//! The one owner of this node's addresses: many requests at once become one write.
+//!
+//! The owner is a task with a queue in front. What has gathered in the queue while a write was under way is the next
+//! batch, so a burst of pods costs fewer writes than pods, and a single pod waits for nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use manx_datastore::Datastore;
+use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
+use manx_model::AllocationAttribute;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::cluster::Cluster;
+
+/// Requests that may wait in the queue; more callers wait their turn to queue.
+const QUEUE: usize = 1024;
+
+/// Asks the owner. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Assign(AssignRequest, oneshot::Sender<Result<Assigned, String>>),
+    Release(String, oneshot::Sender<Result<Vec<IpAddr>, String>>),
+    Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, String>>),
+}
+
+impl Addresses {
+    /// An address for the handle of `request`; the same one if it has one already.
+    ///
+    /// # Errors
+    /// Why there is none, in words for the operator.
+    pub async fn assign(&self, request: AssignRequest) -> Result<Assigned, String> {
+        self.ask(|reply| Command::Assign(request, reply)).await
+    }
+
+    /// Gives back what `handle` holds: nothing, if it holds nothing.
+    ///
+    /// # Errors
+    /// Why it is not given back; try again.
+    pub async fn release(&self, handle: String) -> Result<Vec<IpAddr>, String> {
+        self.ask(|reply| Command::Release(handle, reply)).await
+    }
+
+    /// Gives back what this node holds under the `stale` handles, and mends handles that hold nothing any more.
+    ///
+    /// # Errors
+    /// Why it is not given back; try again.
+    pub async fn sweep(&self, stale: BTreeSet<String>) -> Result<SweepReport, String> {
+        self.ask(|reply| Command::Sweep(stale, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command) -> Result<T, String> {
+        const STOPPING: &str = "the agent is stopping";
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| STOPPING.to_owned())?;
+        answer.await.map_err(|_| STOPPING.to_owned())?
+    }
+}
+
+/// The task behind [`Addresses`].
+pub struct Owner {
+    /// What this node owns.
+    pub allocator: Allocator,
+    /// Where it is written.
+    pub store: Arc<dyn Datastore>,
+    /// The pools to take addresses from.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// Told of the confirmed blocks whenever they change.
+    pub blocks: watch::Sender<BTreeSet<IpNet>>,
+    /// The time of day.
+    pub wall_clock: fn() -> SystemTime,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Owner {
+    /// The task and the way to ask it.
+    pub fn new(
+        allocator: Allocator,
+        store: Arc<dyn Datastore>,
+        cluster: watch::Receiver<Arc<Cluster>>,
+        blocks: watch::Sender<BTreeSet<IpNet>>,
+        wall_clock: fn() -> SystemTime,
+    ) -> (Self, Addresses) {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        (Self { allocator, store, cluster, blocks, wall_clock, commands }, Addresses { commands: sender })
+    }
+
+    /// Serves until nobody can ask any more.
+    pub async fn run(mut self) {
+        self.tell_blocks();
+        let mut batch = Vec::new();
+        while self.commands.recv_many(&mut batch, QUEUE).await > 0 {
+            self.serve(batch.drain(..)).await;
+            self.tell_blocks();
+        }
+    }
+
+    /// Releases first: what they free is there for the rest.
+    async fn serve(&mut self, batch: impl Iterator<Item = Command>) {
+        let (mut releases, mut assigns) = (Vec::new(), Vec::new());
+        for command in batch {
+            match command {
+                Command::Release(handle, reply) => releases.push((handle, reply)),
+                Command::Assign(request, reply) => assigns.push((request, reply)),
+                Command::Sweep(stale, reply) => drop(reply.send(self.sweep(&stale).await)),
+            }
+        }
+        self.release(releases).await;
+        self.assign(assigns).await;
+    }
+
+    async fn release(&mut self, batch: Vec<(String, oneshot::Sender<Result<Vec<IpAddr>, String>>)>) {
+        if batch.is_empty() {
+            return;
+        }
+        let (handles, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let config = self.cluster.borrow_and_update().ipam.clone();
+        let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, &handles).await;
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // A caller that went away has lost interest, not the release.
+            let _ = reply.send(answer.map_err(|error| error.to_string()));
+        }
+    }
+
+    async fn assign(&mut self, batch: Vec<(AssignRequest, oneshot::Sender<Result<Assigned, String>>)>) {
+        if batch.is_empty() {
+            return;
+        }
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let now = (self.wall_clock)();
+        let answers =
+            self.allocator.assign(&*self.store, now, &cluster.pools, &cluster.ipam, &requests).await;
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            let _ = reply.send(answer.map_err(|error| error.to_string()));
+        }
+    }
+
+    async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, String> {
+        let config = self.cluster.borrow_and_update().ipam.clone();
+        let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
+        let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
+        swept.map_err(|error| error.to_string())
+    }
+
+    fn tell_blocks(&self) {
+        let confirmed = self.allocator.confirmed_blocks();
+        self.blocks.send_if_modified(|known| {
+            let changed = *known != confirmed;
+            if changed {
+                *known = confirmed;
+            }
+            changed
+        });
+    }
+}
+
+/// The allocations that a freshly loaded allocator found, by handle.
+pub fn by_handle(allocator: &Allocator) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for (address, handle, _) in allocator.allocations() {
+        handles.entry(handle.to_owned()).or_default().push(address);
+    }
+    handles
+}

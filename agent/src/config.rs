@@ -1,0 +1,217 @@
+//! What an agent is told at its start: flags and environment, read once into types that cannot be wrong.
+//!
+//! Calico's variables keep their names, grammar and defaults; flags are other spellings of the same variables and win.
+//! Everything wrong is found in one pass and said in one message. A variable of Calico's that is not acted on yet is a
+//! [`Notice`], an unknown `FELIX_…` is a warning as it is for Felix, an unknown one of Manx's own is an error.
+
+mod known;
+mod parse;
+mod pool;
+mod settings;
+
+use std::path::PathBuf;
+
+use manx_felix::Mtu;
+use manx_model::{Asn, InterfaceAddress, NodeName};
+
+use parse::Reader;
+pub use pool::DefaultPool;
+pub use settings::Settings;
+
+/// Everything that an agent is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node's name.
+    pub node: NodeName,
+    /// Where this node's address comes from.
+    pub address: AddressSource,
+    /// Who carries routes between nodes.
+    pub backend: Backend,
+    /// This node's AS, where it is not the cluster's.
+    pub asn: Option<Asn>,
+    /// The pool that is created when there is none.
+    pub default_pool: DefaultPool,
+    /// Felix' parameters.
+    pub felix: Felix,
+    /// Where the cluster's objects are.
+    pub datastore: DatastoreChoice,
+    /// Sockets live here.
+    pub run_dir: PathBuf,
+    /// What must survive a reboot lives here: the CNI spool.
+    pub state_dir: PathBuf,
+    /// What was set and has no effect yet, or is not known.
+    pub notices: Vec<Notice>,
+}
+
+/// Where a node's IPv4 address comes from (`IP`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The first usable address of the first usable interface.
+    Autodetect,
+    /// This one; its subnet is that of the interface which carries it.
+    Address(std::net::Ipv4Addr),
+    /// This one, with its subnet.
+    Interface(InterfaceAddress),
+}
+
+/// Who carries routes between nodes (`CALICO_NETWORKING_BACKEND`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The built-in BGP speaker; the name is that of the speaker which it replaces.
+    Bird,
+    /// Nobody: pods of this node only.
+    None,
+}
+
+/// Where the cluster's objects are (`MANX_DATASTORE`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatastoreChoice {
+    /// In this process, and gone with it: a node of its own.
+    Memory,
+    /// In a directory of manifests, shared by the agents of one machine.
+    File(PathBuf),
+}
+
+/// Parameters under Felix' names (`FELIX_…`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Felix {
+    /// How the MTUs of `tunl0` and of pods are decided, and whether IPIP is ruled out (`FELIX_IPINIPENABLED=false`).
+    pub mtu: Mtu,
+    /// The beginning of the name of every pod's host end; at most 4 bytes, so that 11 digits follow.
+    pub interface_prefix: String,
+    /// Whether `net.ipv4.ip_forward` is switched on.
+    pub ip_forwarding: bool,
+}
+
+/// Something about the configuration that the operator should know, and that stops nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// Calico acts on this variable, Manx not yet.
+    NotSupportedYet {
+        /// The variable.
+        variable: String,
+    },
+    /// Neither Felix nor Manx knows this parameter.
+    UnknownFelix {
+        /// The variable.
+        variable: String,
+    },
+    /// A known variable has a value of Calico's that Manx does not act on yet.
+    ValueNotSupportedYet {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What happens instead.
+        instead: &'static str,
+    },
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSupportedYet { variable } => write!(f, "{variable} is not supported yet and has no effect"),
+            Self::UnknownFelix { variable } => write!(f, "{variable} is no parameter of Felix; is it misspelt?"),
+            Self::ValueNotSupportedYet { variable, value, instead } => {
+                write!(f, "{variable}={value} is not supported yet: {instead}")
+            }
+        }
+    }
+}
+
+/// Why an agent does not start: every variable that is wrong, each with its value and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is wrong:\n{}", .0.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads every setting.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(settings);
+        let node = node_name(&mut reader);
+        let backend = backend(&mut reader);
+        let config = Self {
+            address: reader.parse("IP", parse::address).unwrap_or(AddressSource::Autodetect),
+            asn: reader.parse("AS", |text| text.parse()),
+            default_pool: DefaultPool::read(&mut reader),
+            felix: Felix::read(&mut reader),
+            datastore: reader
+                .parse("MANX_DATASTORE", parse::datastore)
+                .unwrap_or_else(|| DatastoreChoice::File("/var/lib/manx/datastore".into())),
+            run_dir: reader.parse("MANX_RUN_DIR", parse::directory).unwrap_or_else(|| "/run/manx".into()),
+            state_dir: reader.parse("MANX_STATE_DIR", parse::directory).unwrap_or_else(|| "/var/lib/manx".into()),
+            notices: reader.take_notices(),
+            backend,
+            node: node.unwrap_or_else(|| "unknown".parse().expect("a constant node name")),
+        };
+        reader.finish(config)
+    }
+}
+
+/// `NODENAME`, else `HOSTNAME` in lower case, as Calico does it.
+fn node_name(reader: &mut Reader<'_>) -> Option<NodeName> {
+    if let Some(name) = reader.parse("NODENAME", str::parse) {
+        return Some(name);
+    }
+    match reader.parse("HOSTNAME", |text| text.trim().to_ascii_lowercase().parse()) {
+        Some(name) => Some(name),
+        None => {
+            reader.missing("NODENAME", "the name of this node, as Kubernetes knows it");
+            None
+        }
+    }
+}
+
+fn backend(reader: &mut Reader<'_>) -> Backend {
+    const VARIABLE: &str = "CALICO_NETWORKING_BACKEND";
+    match reader.text(VARIABLE) {
+        Some("none") => Backend::None,
+        Some("vxlan") => {
+            let instead = "nodes are not connected by this agent (use bird)";
+            reader.notice(Notice::ValueNotSupportedYet { variable: VARIABLE, value: "vxlan".into(), instead });
+            Backend::None
+        }
+        None | Some("bird") => Backend::Bird,
+        Some(other) => {
+            let other = other.to_owned();
+            reader.wrong(VARIABLE, &other, "it is none of bird, none, vxlan");
+            Backend::Bird
+        }
+    }
+}
+
+impl Felix {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            mtu: Mtu {
+                configured: reader.parse("FELIX_IPINIPMTU", parse::mtu).flatten(),
+                ipip_ruled_out: reader.parse("FELIX_IPINIPENABLED", parse::felix_bool) == Some(false),
+            },
+            interface_prefix: reader.parse("FELIX_INTERFACEPREFIX", parse::prefix).unwrap_or_else(|| "cali".into()),
+            ip_forwarding: reader.parse("FELIX_IPFORWARDING", parse::enabled).unwrap_or(true),
+        }
+    }
+}
+
+impl Config {
+    /// Where CNI plugins leave the DELs that no agent took.
+    pub fn spool(&self) -> PathBuf {
+        self.state_dir.join("cni-spool")
+    }
+
+    /// The socket of the CNI plugin.
+    pub fn cni_socket(&self) -> PathBuf {
+        self.run_dir.join("cni.sock")
+    }
+
+    /// The socket of `manx status`.
+    pub fn status_socket(&self) -> PathBuf {
+        self.run_dir.join("status.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests;

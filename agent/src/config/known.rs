@@ -1,0 +1,157 @@
+//! The names of variables: which we act on, which we know from Calico, and which are nobody's.
+
+/// Manx's own variables. Another name that begins with `MANX_` is a mistake.
+pub(super) const MANX: &[&str] =
+    &["MANX_DATASTORE", "MANX_RUN_DIR", "MANX_STATE_DIR", "MANX_CONFIG_REVISION", "MANX_LOG"];
+
+/// Calico's variables that we act on.
+const ACTED_ON: &[&str] = &[
+    "NODENAME",
+    "HOSTNAME",
+    "IP",
+    "AS",
+    "NO_DEFAULT_POOLS",
+    "CALICO_NETWORKING_BACKEND",
+    "CALICO_IPV4POOL_CIDR",
+    "CALICO_IPV4POOL_BLOCK_SIZE",
+    "CALICO_IPV4POOL_IPIP",
+    "CALICO_IPV4POOL_NAT_OUTGOING",
+    "FELIX_IPINIPENABLED",
+    "FELIX_IPINIPMTU",
+    "FELIX_INTERFACEPREFIX",
+    "FELIX_IPFORWARDING",
+];
+
+/// Calico's variables that we do not act on yet.
+const NOT_YET: &[&str] = &[
+    "CALICO_IPV4POOL_VXLAN",
+    "CALICO_IPV6POOL_VXLAN",
+    "CALICO_IPV6POOL_BLOCK_SIZE",
+    "CALICO_IPV6POOL_NAT_OUTGOING",
+    "CALICO_IPV4POOL_NODE_SELECTOR",
+    "CALICO_IPV6POOL_NODE_SELECTOR",
+    "CALICO_IPV4POOL_DISABLE_BGP_EXPORT",
+    "CALICO_IPV6POOL_DISABLE_BGP_EXPORT",
+    "CALICO_IPV6POOL_CIDR",
+    "IP6",
+    "IP_AUTODETECTION_METHOD",
+    "IP6_AUTODETECTION_METHOD",
+    "AUTODETECT_POLL_INTERVAL",
+    "DISABLE_NODE_IP_CHECK",
+    "CALICO_ROUTER_ID",
+    "CALICO_NETWORKING",
+    "CLUSTER_TYPE",
+    "CALICO_K8S_NODE_REF",
+    "CALICO_NODENAME_FILE",
+    "DATASTORE_TYPE",
+    "KUBECONFIG",
+    "K8S_API_ENDPOINT",
+    "ETCD_ENDPOINTS",
+    "USE_POD_CIDR",
+    "CALICO_API_GROUP",
+    "WAIT_FOR_DATASTORE",
+    "CALICO_MANAGE_CNI",
+    "CALICO_DISABLE_FILE_LOGGING",
+    "CALICO_STARTUP_LOGLEVEL",
+    "BGP_LOGSEVERITYSCREEN",
+];
+
+/// Felix' parameters as they are spelt in the environment, without `FELIX_`.
+const FELIX: &[&str] = &[
+    "ALLOWIPIPPACKETSFROMWORKLOADS",
+    "ALLOWVXLANPACKETSFROMWORKLOADS",
+    "AWSSRCDSTCHECK",
+    "BPFENABLED",
+    "BPFLOGLEVEL",
+    "CHAININSERTMODE",
+    "DATAPLANEWATCHDOGTIMEOUT",
+    "DATASTORETYPE",
+    "DEFAULTENDPOINTTOHOSTACTION",
+    "DEVICEROUTEPROTOCOL",
+    "DEVICEROUTESOURCEADDRESS",
+    "EXTERNALNODESCIDRLIST",
+    "FAILSAFEINBOUNDHOSTPORTS",
+    "FAILSAFEOUTBOUNDHOSTPORTS",
+    "FELIXHOSTNAME",
+    "FLOATINGIPS",
+    "HEALTHENABLED",
+    "HEALTHHOST",
+    "HEALTHPORT",
+    "INTERFACEEXCLUDE",
+    "INTERFACEREFRESHINTERVAL",
+    "IPSETSREFRESHINTERVAL",
+    "IPTABLESBACKEND",
+    "IPTABLESREFRESHINTERVAL",
+    "IPV4ELEVATEDROUTEPRIORITY",
+    "IPV4NORMALROUTEPRIORITY",
+    "IPV6ELEVATEDROUTEPRIORITY",
+    "IPV6NORMALROUTEPRIORITY",
+    "IPV6SUPPORT",
+    "LOGFILEPATH",
+    "LOGSEVERITYFILE",
+    "LOGSEVERITYSCREEN",
+    "LOGSEVERITYSYS",
+    "METADATAADDR",
+    "METADATAPORT",
+    "MTUIFACEPATTERN",
+    "NATOUTGOINGADDRESS",
+    "NATOUTGOINGEXCLUSIONS",
+    "NATPORTRANGE",
+    "NETLINKTIMEOUT",
+    "NFTABLESMODE",
+    "PROGRAMCLUSTERROUTES",
+    "PROMETHEUSGOMETRICSENABLED",
+    "PROMETHEUSMETRICSENABLED",
+    "PROMETHEUSMETRICSHOST",
+    "PROMETHEUSMETRICSPORT",
+    "PROMETHEUSPROCESSMETRICSENABLED",
+    "REMOVEEXTERNALROUTES",
+    "REPORTINGINTERVAL",
+    "ROUTEREFRESHINTERVAL",
+    "ROUTESOURCE",
+    "ROUTETABLERANGES",
+    "SERVICELOOPPREVENTION",
+    "TYPHAADDR",
+    "TYPHACAFILE",
+    "TYPHACERTFILE",
+    "TYPHACN",
+    "TYPHAK8SNAMESPACE",
+    "TYPHAK8SSERVICENAME",
+    "TYPHAKEYFILE",
+    "USAGEREPORTINGENABLED",
+    "VXLANENABLED",
+    "VXLANMTU",
+    "VXLANMTUV6",
+    "VXLANPORT",
+    "VXLANVNI",
+    "WIREGUARDENABLED",
+    "WIREGUARDENABLEDV6",
+    "WIREGUARDMTU",
+    "WORKLOADSOURCESPOOFING",
+    "XDPENABLED",
+];
+
+/// What a variable's name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    ActedOn,
+    NotSupportedYet,
+    UnknownFelix,
+    UnknownManx,
+    NotOurs,
+}
+
+pub(super) fn classify(variable: &str) -> Class {
+    if ACTED_ON.contains(&variable) || MANX.contains(&variable) {
+        return Class::ActedOn;
+    }
+    if NOT_YET.contains(&variable) {
+        return Class::NotSupportedYet;
+    }
+    match variable.split_once('_') {
+        Some(("FELIX", parameter)) if FELIX.contains(&parameter) => Class::NotSupportedYet,
+        Some(("FELIX", _)) => Class::UnknownFelix,
+        Some(("MANX", _)) => Class::UnknownManx,
+        _ => Class::NotOurs,
+    }
+}

@@ -1,0 +1,167 @@
+//! Reading one variable at a time, remembering what was wrong; and the grammars of their values.
+
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use manx_model::InterfaceAddress;
+
+use super::{AddressSource, ConfigError, DatastoreChoice, Notice, Settings, known};
+
+/// Reads settings, and remembers every problem for one message at the end.
+pub(super) struct Reader<'a> {
+    settings: &'a Settings,
+    problems: Vec<String>,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
+        let mut reader = Self { settings, problems: Vec::new(), notices: Vec::new() };
+        for variable in settings.names() {
+            match known::classify(variable) {
+                known::Class::ActedOn | known::Class::NotOurs => {}
+                known::Class::NotSupportedYet if settings.get(variable) == Some("") => {}
+                known::Class::NotSupportedYet => {
+                    reader.notices.push(Notice::NotSupportedYet { variable: variable.to_owned() });
+                }
+                known::Class::UnknownFelix => {
+                    reader.notices.push(Notice::UnknownFelix { variable: variable.to_owned() });
+                }
+                known::Class::UnknownManx => reader.problems.push(format!(
+                    "{variable}: Manx has no such variable; it has {}",
+                    known::MANX.join(", ")
+                )),
+            }
+        }
+        reader
+    }
+
+    /// The text of `variable`; unset and empty are the same, as they are to Calico.
+    pub(super) fn text(&self, variable: &str) -> Option<&'a str> {
+        self.settings.get(variable).filter(|text| !text.is_empty())
+    }
+
+    /// The value of `variable`, or `None` where it is unset or wrong (which is remembered).
+    pub(super) fn parse<T, E: Display>(
+        &mut self,
+        variable: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.wrong(variable, text, error);
+                None
+            }
+        }
+    }
+
+    pub(super) fn wrong(&mut self, variable: &str, value: &str, reason: impl Display) {
+        self.problems.push(format!("{}={value}: {reason}", self.settings.spelling(variable)));
+    }
+
+    pub(super) fn missing(&mut self, variable: &str, what: &str) {
+        if !self.problems.iter().any(|problem| problem.starts_with(variable)) {
+            self.problems.push(format!("{variable} is not set: {what}"));
+        }
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    pub(super) fn take_notices(&mut self) -> Vec<Notice> {
+        self.notices.sort();
+        std::mem::take(&mut self.notices)
+    }
+
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        match self.problems.is_empty() {
+            true => Ok(value),
+            false => Err(ConfigError(self.problems)),
+        }
+    }
+}
+
+/// `IP`: `autodetect`, an address, or an address with its subnet's length.
+pub(super) fn address(text: &str) -> Result<AddressSource, String> {
+    const ALLOWED: &str = "it is neither autodetect nor an IPv4 address, as 10.0.0.5 or 10.0.0.5/24";
+    if text == "autodetect" {
+        return Ok(AddressSource::Autodetect);
+    }
+    let usable = |address: Ipv4Addr| {
+        !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+    };
+    let (source, address) = match text.parse::<Ipv4Addr>() {
+        Ok(address) => (AddressSource::Address(address), address),
+        Err(_) => {
+            let interface: InterfaceAddress = text.parse().map_err(|_| ALLOWED.to_owned())?;
+            (AddressSource::Interface(interface), interface.address())
+        }
+    };
+    match usable(address) {
+        true => Ok(source),
+        false => Err("a node needs an address of its own, not a loopback, multicast or unspecified one".into()),
+    }
+}
+
+/// `MANX_DATASTORE`: `memory` or `file:DIR`.
+pub(super) fn datastore(text: &str) -> Result<DatastoreChoice, String> {
+    match text.strip_prefix("file:") {
+        Some(directory) => self::directory(directory).map(DatastoreChoice::File),
+        None if text == "memory" => Ok(DatastoreChoice::Memory),
+        None => Err("it is neither memory nor file:DIR with an absolute directory".into()),
+    }
+}
+
+/// An absolute path.
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err("it is no absolute directory".into()),
+    }
+}
+
+/// A boolean as Felix reads one.
+pub(super) fn felix_bool(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "y" | "t" => Ok(true),
+        "false" | "0" | "no" | "n" | "f" => Ok(false),
+        _ => Err("it is neither true nor false"),
+    }
+}
+
+/// A boolean as Calico's start-up reads one: only these words are false.
+pub(super) fn startup_bool(text: &str) -> bool {
+    !matches!(text.to_ascii_lowercase().as_str(), "false" | "0" | "no" | "n" | "f")
+}
+
+/// `Enabled` or `Disabled`.
+pub(super) fn enabled(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "enabled" => Ok(true),
+        "disabled" => Ok(false),
+        _ => Err("it is neither Enabled nor Disabled"),
+    }
+}
+
+/// An MTU in bytes; 0 means automatic.
+pub(super) fn mtu(text: &str) -> Result<Option<u32>, &'static str> {
+    match text.parse::<u32>() {
+        Ok(0) => Ok(None),
+        Ok(mtu @ 576..=65535) => Ok(Some(mtu)),
+        _ => Err("it is no MTU: 576 to 65535 bytes, or 0 for automatic"),
+    }
+}
+
+/// The prefix of pods' host ends.
+pub(super) fn prefix(text: &str) -> Result<String, &'static str> {
+    let good = (1..=4).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    match good {
+        true => Ok(text.to_owned()),
+        false => Err("it is no prefix of 1 to 4 letters, digits, '-' or '_' (11 digits follow, and a name has 15 bytes)"),
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+use manx_model::IpipMode;
+
+fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
+    let node = [("NODENAME", "n1")];
+    let all = node.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::read(&Settings::from_environment(all)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_empty_environment_means_calicos_defaults() {
+    let config = read(&[]).unwrap();
+    assert_eq!(config.default_pool.cidr, Some("192.168.0.0/16".parse().unwrap()));
+    assert_eq!((config.default_pool.block_size, config.default_pool.ipip), (26, IpipMode::Never));
+    assert_eq!(config.address, AddressSource::Autodetect);
+    assert_eq!(config.felix.interface_prefix, "cali");
+    assert!(config.notices.is_empty());
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_variable_and_with_what_is_allowed() {
+    for (variable, value, allowed) in [
+        ("CALICO_IPV4POOL_IPIP", "sometimes", "Always, CrossSubnet, Never, off"),
+        ("CALICO_IPV4POOL_CIDR", "10.0.0.0/27", "smaller than one block (/26)"),
+        ("CALICO_IPV4POOL_CIDR", "10.0.0.1/16", "10.0.0.0/16"),
+        ("CALICO_IPV4POOL_CIDR", "ten", "192.168.0.0/16"),
+        ("CALICO_IPV4POOL_BLOCK_SIZE", "33", "20 to 32"),
+        ("IP", "10.0.0", "10.0.0.5/24"),
+        ("IP", "127.0.0.1", "loopback"),
+        ("AS", "0", "1 to 4294967295"),
+        ("CALICO_NETWORKING_BACKEND", "frr", "bird, none, vxlan"),
+        ("FELIX_IPINIPMTU", "12", "576 to 65535"),
+        ("FELIX_IPINIPENABLED", "maybe", "true nor false"),
+        ("FELIX_INTERFACEPREFIX", "california", "1 to 4"),
+        ("MANX_DATASTORE", "file:relative", "absolute"),
+        ("MANX_DATASTORE", "etcd", "file:DIR"),
+        ("MANX_CONFIG_REVISION", "-1", "0 or greater"),
+        ("NODENAME", "N 1", "a-z"),
+    ] {
+        let error = read(&[(variable, value)]).unwrap_err();
+        assert!(error.contains(&format!("{variable}={value}: ")) && error.contains(allowed), "{error}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let error = read(&[("AS", "x"), ("IP", "y"), ("MANX_DATASTROE", "z")]).unwrap_err();
+    assert_eq!(error.lines().count(), 4, "{error}");
+    assert!(error.contains("MANX_DATASTROE: Manx has no such variable"), "{error}");
+}
+
+#[test]
+fn a_pool_cannot_be_both_described_and_forbidden() {
+    let error = read(&[("NO_DEFAULT_POOLS", "true"), ("CALICO_IPV4POOL_CIDR", "10.0.0.0/16")]).unwrap_err();
+    assert!(error.contains("NO_DEFAULT_POOLS"), "{error}");
+    assert_eq!(read(&[("NO_DEFAULT_POOLS", "true")]).unwrap().default_pool.cidr, None);
+    assert_eq!(read(&[("CALICO_IPV4POOL_CIDR", "none")]).unwrap().default_pool.cidr, None);
+}
+
+#[test]
+fn calicos_variables_without_effect_yet_are_listed_and_unknown_ones_of_felix_are_a_warning() {
+    let config = read(&[
+        ("IP_AUTODETECTION_METHOD", "can-reach=8.8.8.8"),
+        ("CLUSTER_TYPE", ""),
+        ("FELIX_VXLANMTU", "1400"),
+        ("FELIX_VXLANMUT", "1400"),
+        ("CALICO_NETWORKING_BACKEND", "vxlan"),
+        ("PATH", "/bin"),
+    ])
+    .unwrap();
+    let texts: Vec<_> = config.notices.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "FELIX_VXLANMTU is not supported yet and has no effect",
+            "IP_AUTODETECTION_METHOD is not supported yet and has no effect",
+            "FELIX_VXLANMUT is no parameter of Felix; is it misspelt?",
+            "CALICO_NETWORKING_BACKEND=vxlan is not supported yet: nodes are not connected by this agent (use bird)",
+        ]
+    );
+}
+
+#[test]
+fn a_flag_wins_over_its_variable_and_an_error_names_both() {
+    let mut settings = Settings::from_environment([("NODENAME".to_owned(), "n1".to_owned())]);
+    settings.set_flag("CALICO_IPV4POOL_IPIP", "--ipip", "x".into());
+    let error = Config::read(&settings).unwrap_err().to_string();
+    assert!(error.contains("CALICO_IPV4POOL_IPIP (from --ipip)=x: "), "{error}");
+}
+
+#[test]
+fn felix_parameters_of_the_tunnel_are_read() {
+    let mtu = |variables| read(variables).unwrap().felix.mtu;
+    assert_eq!(mtu(&[]), Mtu { configured: None, ipip_ruled_out: false });
+    assert_eq!(mtu(&[("FELIX_IPINIPMTU", "1400")]).configured, Some(1400));
+    assert_eq!(mtu(&[("FELIX_IPINIPMTU", "0")]).configured, None);
+    assert!(mtu(&[("FELIX_IPINIPENABLED", "false")]).ipip_ruled_out);
+    assert!(!mtu(&[("FELIX_IPINIPENABLED", "true")]).ipip_ruled_out);
+}

@@ -1,0 +1,178 @@
+//! The pods of this node, and who may work on which of them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use manx_felix::Snapshot;
+use manx_ipam::Allocator;
+use manx_model::veth_name;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use crate::addresses::by_handle;
+
+/// A pod's end of the wire on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host's device.
+    pub device: String,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The pods of this node by IPAM handle. Cheap to clone; all clones are one table.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    by_handle: BTreeMap<String, Endpoint>,
+    locks: BTreeMap<String, Weak<AsyncMutex<()>>>,
+}
+
+impl Endpoints {
+    /// Waits until nobody else works on the pod behind `device`, and keeps others out until the guard is dropped. While
+    /// a sandbox is replaced, two containers of one pod have one device.
+    pub async fn lock(&self, device: &str) -> OwnedMutexGuard<()> {
+        let lock = self.with(|table| {
+            table.locks.retain(|_, lock| lock.strong_count() > 0);
+            match table.locks.get(device).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(AsyncMutex::new(()));
+                    table.locks.insert(device.to_owned(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        });
+        lock.lock_owned().await
+    }
+
+    /// The pod of `handle`.
+    pub fn get(&self, handle: &str) -> Option<Endpoint> {
+        self.with(|table| table.by_handle.get(handle).cloned())
+    }
+
+    /// Adds or replaces a pod. It must be here before its route is in the kernel, or the route would be taken for stale.
+    pub fn insert(&self, handle: String, endpoint: Endpoint) {
+        self.with(|table| table.by_handle.insert(handle, endpoint));
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&self, handle: &str) {
+        self.with(|table| table.by_handle.remove(handle));
+    }
+
+    /// Every pod.
+    pub fn all(&self) -> BTreeMap<String, Endpoint> {
+        self.with(|table| table.by_handle.clone())
+    }
+
+    /// Which addresses belong behind which device: of the pods whose link the kernel has, under their own handle. While
+    /// a sandbox is replaced two handles share a device's name; the link's alias says whose it is.
+    pub fn routable(&self, kernel: &Snapshot) -> BTreeMap<IpAddr, String> {
+        let owner = |device: &str| kernel.link(device).and_then(|link| link.alias.clone());
+        self.with(|table| {
+            let linked = table.by_handle.iter().filter(|(handle, pod)| owner(&pod.device).as_ref() == Some(handle));
+            linked.flat_map(|(_, pod)| pod.addresses.iter().map(|address| (*address, pod.device.clone()))).collect()
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Table) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Enters the pods that outlived the last agent: what IPAM holds, where the kernel has the link. Returns the handles
+/// of pods that are gone, each with how that is known.
+pub fn adopt(
+    endpoints: &Endpoints,
+    allocator: &Allocator,
+    kernel: &Snapshot,
+    prefix: &str,
+) -> BTreeMap<String, String> {
+    let by_alias: BTreeMap<&str, &str> =
+        kernel.links.values().filter_map(|link| Some((link.alias.as_deref()?, link.name.as_str()))).collect();
+    let mut stale = BTreeMap::new();
+    for (handle, addresses) in by_handle(allocator) {
+        match surviving_device(&handle, allocator, kernel, &by_alias, prefix) {
+            Survival::Device(device) => endpoints.insert(handle, Endpoint { device, addresses }),
+            Survival::Gone(reason) => drop(stale.insert(handle, reason)),
+            Survival::NoPod => {}
+        }
+    }
+    stale
+}
+
+enum Survival {
+    Device(String),
+    Gone(String),
+    NoPod,
+}
+
+fn surviving_device(
+    handle: &str,
+    allocator: &Allocator,
+    kernel: &Snapshot,
+    by_alias: &BTreeMap<&str, &str>,
+    prefix: &str,
+) -> Survival {
+    if let Some(device) = by_alias.get(handle) {
+        return Survival::Device((*device).to_owned());
+    }
+    let attributes = allocator.allocations().find(|(_, held, _)| *held == handle).map(|(_, _, a)| &a.secondary);
+    let Some(attributes) = attributes.filter(|attributes| !attributes.contains_key("type")) else {
+        return Survival::NoPod;
+    };
+    let (Some(namespace), Some(pod)) = (attributes.get("namespace"), attributes.get("pod")) else {
+        return Survival::Gone(format!("no link has the alias {handle}"));
+    };
+    let device = veth_name(prefix, namespace, pod);
+    match kernel.link(&device) {
+        // Another program attached this pod (an alias is ours to give): its address stays its own.
+        Some(link) if link.alias.is_none() => Survival::Device(device),
+        Some(_) => Survival::Gone(format!("{device} belongs to another container of {namespace}/{pod}")),
+        None => Survival::Gone(format!("{device} of {namespace}/{pod} is not there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manx_felix::{IfIndex, Link};
+
+    fn kernel_with(device: &str, alias: &str) -> Snapshot {
+        let index = IfIndex(7);
+        let alias = Some(alias.to_owned());
+        let link = Link { index, name: device.into(), up: true, mtu: 1480, alias, addresses: Vec::new() };
+        Snapshot { links: [(index, link)].into(), ..Snapshot::default() }
+    }
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint { device: "cali1".into(), addresses: vec![address.parse().unwrap()] }
+    }
+
+    #[test]
+    fn while_a_sandbox_is_replaced_only_the_links_owner_is_routed() {
+        let endpoints = Endpoints::default();
+        endpoints.insert("net.old".into(), endpoint("10.0.0.1"));
+        endpoints.insert("net.new".into(), endpoint("10.0.0.2"));
+        let routable = endpoints.routable(&kernel_with("cali1", "net.new"));
+        assert_eq!(routable, BTreeMap::from([("10.0.0.2".parse().unwrap(), "cali1".to_owned())]));
+    }
+
+    #[tokio::test]
+    async fn two_calls_for_one_pod_wait_for_each_other_and_others_do_not() {
+        let endpoints = Endpoints::default();
+        let guard = endpoints.lock("a").await;
+        let _other = endpoints.lock("b").await;
+        let waiting = tokio::spawn({
+            let endpoints = endpoints.clone();
+            async move { drop(endpoints.lock("a").await) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(guard);
+        waiting.await.unwrap();
+    }
+}

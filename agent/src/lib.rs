@@ -1,0 +1,25 @@
+//! The node agent of Manx: it reads the cluster's objects, owns this node's addresses, keeps the kernel's routes, speaks
+//! BGP, and serves the CNI plugin. `main.rs` is the command line in front of it.
+//!
+//! Decisions are the pure crates'; what is here is who asks whom, and when. The map of tasks is in [`agent`].
+
+pub mod addresses;
+pub mod agent;
+pub mod cli;
+pub mod cluster;
+pub mod cni_server;
+pub mod coalesce;
+pub mod config;
+pub mod default_pool;
+pub mod detect;
+pub mod endpoints;
+pub mod node_loop;
+pub mod peering;
+pub mod pods;
+pub mod problems;
+pub mod publish;
+pub mod remote;
+pub mod route_loop;
+pub mod status;
+pub mod tunnel_address;
+pub mod view;

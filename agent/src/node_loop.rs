@@ -1,0 +1,256 @@
+//! The loop that owns Felix: it gathers facts and keeps the kernel as they say.
+//!
+//! Every turn is the same: read the kernel, compute what should be there, write the difference. Start, repair and
+//! change are one code path. What wakes the loop says nothing about what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use manx_felix::{
+    AddressWish, Decision, Facts, Kernel, KernelError, Lifecycle, Mtu, Operation, Path, Publish, RemoteNode, Snapshot,
+    Sweep, TunnelFacts, desired, plan,
+};
+use manx_model::{InterfaceAddress, NodeName};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::Cluster;
+use crate::coalesce::Coalesce;
+use crate::endpoints::Endpoints;
+use crate::problems::Problems;
+use crate::publish::Publication;
+use crate::remote::Remote;
+
+/// After a refusal of the kernel the next turn comes this late, if nothing wakes the loop before.
+const RETRY: Duration = Duration::from_secs(1);
+/// One turn may change the kernel so that the next decides differently (a tunnel that came up). More turns in a row
+/// than this, with something to do in each, mean a fight with another program: the rest waits for [`RETRY`].
+const TURNS: usize = 8;
+
+/// What a node loop is made of.
+pub struct NodeLoop {
+    /// This node.
+    pub node: NodeName,
+    /// Its address.
+    pub address: InterfaceAddress,
+    /// How MTUs follow from the link's.
+    pub mtu: Mtu,
+    /// The kernel.
+    pub kernel: Arc<dyn Kernel>,
+    /// The cluster, from the datastore.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// Our confirmed blocks.
+    pub blocks: watch::Receiver<BTreeSet<IpNet>>,
+    /// Our pods.
+    pub endpoints: Endpoints,
+    /// Best paths, as the route loop finds them.
+    pub paths: Coalesce<IpNet, Option<IpAddr>>,
+    /// Whether BGP has converged: what no peer has announced by now is gone.
+    pub converged: watch::Receiver<bool>,
+    /// The address that IPAM gave to our tunnel.
+    pub tunnel_address: watch::Receiver<Option<Ipv4Addr>>,
+    /// Whether the tunnel needs an address.
+    pub tunnel_wanted: watch::Sender<bool>,
+    /// The MTU that new pods get.
+    pub pod_mtu: watch::Sender<Result<u32, String>>,
+    /// What the Node object shall say.
+    pub publication: watch::Sender<Publication>,
+    /// What the last turn saw and did.
+    pub report: watch::Sender<NodeReport>,
+    /// What is wrong.
+    pub problems: Problems,
+}
+
+/// What the last turn of the loop saw and did; for `manx status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// How each remote prefix is reached, or why not.
+    pub paths: BTreeMap<IpNet, Path>,
+    /// Routes of ours that the kernel should have.
+    pub routes: usize,
+    /// The kernel has all of them.
+    pub in_desired_state: bool,
+    /// The address of our tunnel, while it takes packets.
+    pub tunnel: Option<Ipv4Addr>,
+    /// Routes that were missing or different and have been written again, since the start.
+    pub repaired: u64,
+}
+
+/// What one turn came to.
+struct Turn {
+    changed: bool,
+    failed: bool,
+    deadline: Option<Instant>,
+}
+
+impl NodeLoop {
+    /// Runs until the senders are gone.
+    pub async fn run(mut self) {
+        let mut lifecycle = Lifecycle::new();
+        let mut remote = Remote::default();
+        loop {
+            remote.take(self.paths.take());
+            let deadline = self.settle(&mut lifecycle, &remote).await;
+            if !self.wait(deadline).await {
+                return;
+            }
+        }
+    }
+
+    /// Turns until there is nothing to do. Returns when to come back unasked.
+    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &Remote) -> Option<Instant> {
+        for _ in 0..TURNS {
+            let turn = match self.kernel.read().await {
+                Ok(snapshot) => self.turn(lifecycle, remote, &snapshot).await,
+                Err(error) => {
+                    self.problems.set("kernel", [error.to_string()]);
+                    Turn { changed: false, failed: true, deadline: None }
+                }
+            };
+            if turn.failed {
+                return Some(Instant::now() + RETRY);
+            }
+            if !turn.changed {
+                return turn.deadline;
+            }
+        }
+        Some(Instant::now() + RETRY)
+    }
+
+    async fn turn(&mut self, lifecycle: &mut Lifecycle, remote: &Remote, snapshot: &Snapshot) -> Turn {
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let tunnel_address = *self.tunnel_address.borrow_and_update();
+        drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
+        let tunnel = self.tunnel(lifecycle, &cluster, tunnel_address, snapshot);
+        let facts = self.facts(&cluster, remote, tunnel_address, snapshot);
+        let wanted = desired(&facts, snapshot);
+        let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && *self.converged.borrow_and_update() };
+        let routes = plan(&wanted, snapshot, sweep);
+        let repairs = routes.len();
+        let operations: Vec<Operation> = tunnel.operation.clone().into_iter().chain(routes).collect();
+        let answers = self.kernel.apply(operations.clone()).await;
+        if let (Some(_), Some(Err(error))) = (&tunnel.operation, answers.first()) {
+            lifecycle.failed(Instant::now().into_std(), error.clone());
+        }
+        let failures: Vec<KernelError> = answers.into_iter().filter_map(Result::err).collect();
+        self.complain(&tunnel, &wanted, &failures);
+        self.report.send_if_modified(|report| {
+            let new = NodeReport {
+                paths: wanted.paths,
+                routes: wanted.routes.len(),
+                in_desired_state: failures.is_empty() && wanted.held.values().all(manx_felix::Held::agrees),
+                tunnel: self.publication.borrow().tunnel,
+                repaired: report.repaired + repairs as u64,
+            };
+            let changed = *report != new;
+            *report = new;
+            changed
+        });
+        Turn {
+            changed: !operations.is_empty(),
+            failed: !failures.is_empty(),
+            deadline: tunnel.deadline.map(Instant::from_std),
+        }
+    }
+
+    fn facts(
+        &mut self,
+        cluster: &Cluster,
+        remote: &Remote,
+        tunnel: Option<Ipv4Addr>,
+        snapshot: &Snapshot,
+    ) -> Facts {
+        let others = cluster.nodes.values().filter(|node| node.name != self.node);
+        let by_address = others.filter_map(|node| {
+            let address = node.address?.address();
+            Some((address, RemoteNode { name: node.name.clone(), tunnel: node.tunnel_address }))
+        });
+        Facts {
+            address: self.address,
+            complete: cluster.in_sync,
+            pools: cluster.pools.clone(),
+            nodes: by_address.collect(),
+            blocks: self.blocks.borrow_and_update().clone(),
+            endpoints: self.endpoints.routable(snapshot),
+            remote: remote.next_hops().clone(),
+            tunnel,
+        }
+    }
+
+    /// Asks the tunnel's machine, and passes on what it wishes of IPAM and of the Node object.
+    fn tunnel(
+        &self,
+        lifecycle: &mut Lifecycle,
+        cluster: &Cluster,
+        assigned: Option<Ipv4Addr>,
+        snapshot: &Snapshot,
+    ) -> Decision {
+        let facts = TunnelFacts {
+            pools: &cluster.pools,
+            in_sync: cluster.in_sync && cluster.lost.is_none(),
+            node: self.address.address(),
+            assigned,
+            mtu: self.mtu,
+        };
+        let decision = lifecycle.step(Instant::now().into_std(), &facts, snapshot);
+        match decision.address {
+            AddressWish::Keep => {}
+            AddressWish::Assign => self.wish_address(true),
+            AddressWish::Release => self.wish_address(false),
+        }
+        match decision.publish {
+            Publish::Keep => {}
+            Publish::Set(address) => self.publish(Some(address)),
+            Publish::Clear => self.publish(None),
+        }
+        decision
+    }
+
+    fn wish_address(&self, wanted: bool) {
+        self.tunnel_wanted.send_if_modified(|wish| std::mem::replace(wish, wanted) != wanted);
+    }
+
+    fn publish(&self, tunnel: Option<Ipv4Addr>) {
+        self.publication
+            .send_if_modified(|publication| std::mem::replace(&mut publication.tunnel, tunnel) != tunnel);
+    }
+
+    fn complain(&self, tunnel: &Decision, wanted: &manx_felix::Desired, failures: &[KernelError]) {
+        self.problems.set("tunnel", tunnel.problem.clone());
+        self.problems.set("kernel", failures.iter().map(ToString::to_string));
+        let held = wanted.held.iter().filter(|(_, held)| !held.agrees());
+        let held = held.map(|(key, held)| {
+            format!("route {key} is held back: another program (protocol {}) has one", held.foreign.protocol.0)
+        });
+        let unresolved = wanted.paths.iter().filter_map(|(prefix, path)| match path {
+            Path::Unresolved { reason } => Some(format!("{prefix}: {reason}")),
+            _ => None,
+        });
+        self.problems.set("routes", held.chain(unresolved));
+        let missing = wanted.missing.iter().map(|(address, reason)| format!("pod {address}: {reason}"));
+        self.problems.set("pods", missing);
+    }
+
+    /// Waits for anything that a turn depends on; `false` when the agent is stopping.
+    async fn wait(&mut self, deadline: Option<Instant>) -> bool {
+        let alarm = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = self.cluster.changed() => changed.is_ok(),
+            changed = self.blocks.changed() => changed.is_ok(),
+            changed = self.tunnel_address.changed() => changed.is_ok(),
+            changed = self.converged.changed() => changed.is_ok(),
+            () = self.paths.ready() => true,
+            () = self.kernel.changed() => true,
+            () = alarm => true,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The loop that owns BGP: the cluster's objects become its configuration, our blocks what it announces, and its best
+//! paths go to the node loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use manx_bgp_driver::{
+    Bgp, Change, ExportPolicy, PeerConfig, Shutdown, SpeakerConfig, SpeakerStatus, Transport,
+};
+use manx_model::{Asn, NodeName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::cluster::Cluster;
+use crate::coalesce::Coalesce;
+use crate::peering::{Peer, Peering, peering};
+use crate::problems::Problems;
+use crate::status;
+
+/// We offer to call a silent peer dead after this long (RFC 4271 section 10 suggests 90 s).
+const HOLD_TIME: Duration = Duration::from_secs(90);
+/// We ask peers to keep our routes this long while we restart (Calico's default).
+const RESTART_TIME: Duration = Duration::from_secs(120);
+
+/// Somebody who wants to know how the speaker is.
+pub type Question = oneshot::Sender<status::Bgp>;
+/// Somebody who wants the speaker to end, and to be told when it has.
+pub type Stop = oneshot::Sender<()>;
+
+/// What a route loop is made of.
+pub struct RouteLoop {
+    /// This node.
+    pub node: NodeName,
+    /// Its address: the source of its sessions, and its router id.
+    pub address: Ipv4Addr,
+    /// Its AS from the environment.
+    pub own_asn: Option<Asn>,
+    /// The kernel still has the routes of the last agent.
+    pub forwarding_preserved: bool,
+    /// The cluster, from the datastore; in sync.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// The blocks that we announce.
+    pub blocks: watch::Receiver<BTreeSet<IpNet>>,
+    /// Best paths, for the node loop.
+    pub paths: Coalesce<IpNet, Option<IpAddr>>,
+    /// What no peer has announced by now is gone.
+    pub converged: watch::Sender<bool>,
+    /// Questions of `manx status`.
+    pub questions: mpsc::Receiver<Question>,
+    /// The end.
+    pub stopped: mpsc::Receiver<Stop>,
+    /// What is wrong.
+    pub problems: Problems,
+}
+
+impl RouteLoop {
+    /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
+    pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
+        let mut current = self.peering();
+        let listen = SocketAddr::new(self.address.into(), current.listen_port);
+        let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
+        bgp.originate(self.blocks.borrow_and_update().clone());
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.stopped.recv() => {
+                    bgp.shutdown(Shutdown::Restart).await;
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                    return std::future::pending().await;
+                }
+                Some(question) = self.questions.recv() => {
+                    let _ = question.send(self.describe(&current, &bgp.status()));
+                }
+                Ok(()) = self.cluster.changed() => {
+                    let wanted = self.peering();
+                    if wanted != current {
+                        bgp.configure(self.speaker(&wanted));
+                        current = wanted;
+                    }
+                }
+                Ok(()) = self.blocks.changed() => bgp.originate(self.blocks.borrow_and_update().clone()),
+                changes = bgp.next() => self.pass_on(changes),
+            }
+        }
+    }
+
+    fn peering(&mut self) -> Peering {
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let peering = peering(&cluster, &self.node, self.address, self.own_asn);
+        self.problems.set("bgp", peering.problems.iter().cloned());
+        peering
+    }
+
+    fn speaker(&self, peering: &Peering) -> SpeakerConfig {
+        let local_address = Some(IpAddr::V4(self.address));
+        let peer = |(address, peer): (&IpAddr, &Peer)| {
+            let config = PeerConfig {
+                name: peer.name.clone(),
+                address: peer.address,
+                asn: peer.asn,
+                passive: peer.passive,
+                local_address,
+                export: ExportPolicy::Own,
+            };
+            (*address, config)
+        };
+        SpeakerConfig {
+            asn: peering.asn,
+            router_id: self.address,
+            hold_time: HOLD_TIME,
+            restart_time: RESTART_TIME,
+            peers: peering.peers.iter().map(peer).collect(),
+            forwarding_preserved: self.forwarding_preserved,
+        }
+    }
+
+    fn pass_on(&self, changes: Vec<Change>) {
+        let mut best = BTreeMap::new();
+        let mut converged = false;
+        for change in changes {
+            match change {
+                Change::Best { prefix, path } => drop(best.insert(prefix, path.map(|path| path.next_hop))),
+                Change::Converged => converged = true,
+                Change::Peers => {}
+            }
+        }
+        // Paths first: the node loop must not sweep before it knows them.
+        self.paths.send(best);
+        if converged {
+            tracing::info!("BGP has converged");
+            self.converged.send_replace(true);
+        }
+    }
+
+    fn describe(&self, peering: &Peering, _speaker: &SpeakerStatus) -> status::Bgp {
+        status::Bgp {
+            asn: peering.asn.get(),
+            router_id: self.address.to_string(),
+            listening: String::new(),
+            converged: *self.converged.borrow(),
+            peers: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything that an agent knows, gathered for [`Status`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use manx_felix::Path;
+use manx_model::InterfaceAddress;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::agent::Feeds;
+use crate::cluster::Cluster;
+use crate::cni_server::NotReady;
+use crate::config::{Config, DatastoreChoice};
+use crate::endpoints::Endpoints;
+use crate::node_loop::NodeReport;
+use crate::problems::Problems;
+use crate::route_loop::Question;
+use crate::status::{Bgp, Pod, Pool, RemotePath, Status};
+
+/// The receiving ends of what every part tells. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    config: Arc<Config>,
+    not_ready: watch::Receiver<NotReady>,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    report: watch::Receiver<NodeReport>,
+    blocks: watch::Receiver<BTreeSet<IpNet>>,
+    address: watch::Receiver<Option<InterfaceAddress>>,
+    questions: mpsc::Sender<Question>,
+    endpoints: Endpoints,
+    problems: Problems,
+}
+
+impl View {
+    /// A view, and what feeds it.
+    pub fn new(config: Arc<Config>, not_ready: watch::Receiver<NotReady>) -> (Self, Feeds) {
+        let (questions, asked) = mpsc::channel(8);
+        let feeds = Feeds {
+            cluster: watch::Sender::default(),
+            report: watch::Sender::default(),
+            blocks: watch::Sender::default(),
+            address: watch::Sender::default(),
+            converged: watch::Sender::default(),
+            questions: asked,
+            endpoints: Endpoints::default(),
+            problems: Problems::default(),
+        };
+        let view = Self {
+            config,
+            not_ready,
+            cluster: feeds.cluster.subscribe(),
+            report: feeds.report.subscribe(),
+            blocks: feeds.blocks.subscribe(),
+            address: feeds.address.subscribe(),
+            questions,
+            endpoints: feeds.endpoints.clone(),
+            problems: feeds.problems.clone(),
+        };
+        (view, feeds)
+    }
+
+    /// The state of the agent now.
+    pub async fn status(&self) -> Status {
+        let bgp = self.bgp().await;
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let report = self.report.borrow().clone();
+        let not_ready = self.not_ready.borrow().clone();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.config.node.to_string(),
+            address: self.address.borrow().map(|address| address.to_string()),
+            ready: not_ready.is_none(),
+            not_ready,
+            datastore: match &self.config.datastore {
+                DatastoreChoice::Memory => "memory".to_owned(),
+                DatastoreChoice::File(directory) => format!("file:{}", directory.display()),
+            },
+            in_sync: cluster.in_sync && cluster.lost.is_none(),
+            in_desired_state: report.in_desired_state,
+            routes: report.routes,
+            routes_written: report.repaired,
+            pools: cluster.pools.iter().map(pool).collect(),
+            blocks: self.blocks.borrow().iter().map(ToString::to_string).collect(),
+            pods: self.pods(),
+            tunnel: report.tunnel.map(|address| address.to_string()),
+            bgp,
+            paths: report.paths.iter().map(|(prefix, path)| remote_path(*prefix, path)).collect(),
+            problems: self.problems(&cluster),
+            notices: self.config.notices.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// `None` while there is no speaker to ask.
+    async fn bgp(&self) -> Option<Bgp> {
+        let (question, answer) = oneshot::channel();
+        self.questions.try_send(question).ok()?;
+        answer.await.ok()
+    }
+
+    fn pods(&self) -> Vec<Pod> {
+        let pod = |(handle, endpoint): (String, crate::endpoints::Endpoint)| Pod {
+            handle,
+            device: endpoint.device,
+            addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+        };
+        self.endpoints.all().into_iter().map(pod).collect()
+    }
+
+    fn problems(&self, cluster: &Cluster) -> Vec<String> {
+        let lost = cluster.lost.iter().map(|reason| format!("datastore: {reason}"));
+        let invalid = cluster.invalid.iter().map(|invalid| format!("object: {invalid}"));
+        lost.chain(invalid).chain(self.problems.list()).collect()
+    }
+}
+
+fn pool(pool: &manx_model::IpPool) -> Pool {
+    Pool {
+        name: pool.name.clone(),
+        cidr: pool.cidr.to_string(),
+        block_size: pool.block_size,
+        ipip_mode: pool.ipip.to_string(),
+        disabled: pool.disabled,
+    }
+}
+
+fn remote_path(prefix: IpNet, path: &Path) -> RemotePath {
+    let (route, reason) = match path {
+        Path::OnLink { via, device, reason } => (format!("via {via} dev {device}"), reason),
+        Path::Tunnel { via, reason } => (format!("via {via} dev {} onlink", manx_felix::TUNNEL_DEVICE), reason),
+        Path::Gateway { via, reason, .. } => {
+            let hops: Vec<String> = via.iter().map(|(router, device)| format!("via {router} dev {device}")).collect();
+            (hops.join(" "), reason)
+        }
+        Path::Unresolved { reason } | Path::Withheld { reason } => ("no route".to_owned(), reason),
+    };
+    RemotePath { prefix: prefix.to_string(), route, reason: reason.clone() }
+}
