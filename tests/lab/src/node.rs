@@ -48,7 +48,7 @@ impl Node<'_> {
 
     /// Where the CNI plugin leaves a DEL for an agent that is away.
     pub fn cni_spool(&self) -> PathBuf {
-        self.dir().join("spool")
+        self.dir().join("cni-spool")
     }
 
     /// Starts a program in the node's namespace; its output goes to `NAME.log` in the node's directory.
