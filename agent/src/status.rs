@@ -28,8 +28,6 @@ pub struct Status {
     pub in_sync: bool,
     /// The kernel has every route of ours as it should be.
     pub in_desired_state: bool,
-    /// Routes of ours that the kernel should have.
-    pub routes: usize,
     /// Routes written so far.
     pub routes_written: u64,
     /// The pools that are in use.
