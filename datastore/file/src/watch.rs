@@ -39,6 +39,8 @@ pub(crate) struct Watcher {
     registrations: UnboundedReceiver<Registration>,
     watched: BTreeMap<Kind, Watched>,
     inotify: Option<Inotify>,
+    /// Everybody has been told that the directory is not there.
+    lost: bool,
 }
 
 /// Who watches a kind, and what they were told: the hash of each file.
@@ -64,7 +66,7 @@ struct Changes {
 
 impl Watcher {
     pub(crate) fn new(directory: Arc<Directory>, registrations: UnboundedReceiver<Registration>) -> Self {
-        Self { directory, registrations, watched: BTreeMap::new(), inotify: None }
+        Self { directory, registrations, watched: BTreeMap::new(), inotify: None, lost: false }
     }
 
     /// Runs until the store and all of its streams are gone.
@@ -83,7 +85,8 @@ impl Watcher {
                 },
                 changes = next_changes(self.inotify.as_ref()) => changes,
             };
-            if self.look(changes).await.is_err() {
+            // Without inotify there is nothing to compare with: all start over.
+            if self.inotify.is_some() && self.look(changes).await.is_err() {
                 self.inotify = None;
             }
         }
@@ -92,8 +95,13 @@ impl Watcher {
     /// Watches the directories anew, and tells everybody everything. Without a directory everybody is told so.
     async fn start_over(&mut self) {
         match self.try_start_over().await {
-            Ok(inotify) => self.inotify = Some(inotify),
+            Ok(inotify) => {
+                self.inotify = Some(inotify);
+                self.lost = false;
+            }
+            Err(_) if self.lost => {}
             Err(error) => {
+                self.lost = true;
                 let lost = Event::Lost(error.to_string());
                 self.watched.values_mut().for_each(|watched| {
                     watched.told.clear();
@@ -125,7 +133,8 @@ impl Watcher {
                 Err(_) => self.inotify = None,
             }
         }
-        if self.inotify.is_none() {
+        // One that comes while the store is lost is told now, and one for whom it is lost, with all others.
+        if self.lost {
             sender.send(Event::Lost("the directory cannot be read at the moment".into()));
         }
         self.watched.entry(kind).or_default().senders.push(sender);
