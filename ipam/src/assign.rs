@@ -57,6 +57,7 @@ impl Allocator {
             }
             let (cidr, free) = match self.block_with_space(door) {
                 Some(found) => found,
+                None if batch.find_elsewhere(door.store).await => continue,
                 None => self.claim_another(door).await?,
             };
             open.truncate(free);
@@ -119,6 +120,9 @@ impl Allocator {
                     false => Err(error.clone()),
                 };
                 batch.unknown += 1;
+                if self.unreadable.contains(&cidr) {
+                    batch.prepared.clear();
+                }
                 reread.map_err(|_| {
                     batch.prepared.clear();
                     self.loaded = false;
@@ -240,16 +244,18 @@ impl Door<'_> {
 struct Batch<'a> {
     requests: &'a [AssignRequest],
     answers: Vec<Option<Result<Assigned, Error>>>,
-    /// The handles that were written for a block in which they hold nothing yet.
+    /// The handles that were written for a block, and certainly hold nothing there or anywhere else.
     prepared: BTreeMap<usize, IpNet>,
     /// Writes whose fate was unknown.
     unknown: usize,
+    /// Whether it is known that no request holds an address in a block of another node.
+    found_elsewhere: bool,
 }
 
 impl<'a> Batch<'a> {
     fn new(requests: &'a [AssignRequest]) -> Self {
         let answers = requests.iter().map(|request| handle::check(&request.handle).err().map(Err)).collect();
-        Self { requests, answers, prepared: BTreeMap::new(), unknown: 0 }
+        Self { requests, answers, prepared: BTreeMap::new(), unknown: 0, found_elsewhere: false }
     }
 
     /// The requests without an answer. Of two with one handle the first stands for both.
@@ -269,10 +275,34 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Before a block is claimed: whether a request has its address already, in a block that is not ours.
+    async fn find_elsewhere(&mut self, store: &dyn Datastore) -> bool {
+        if std::mem::replace(&mut self.found_elsewhere, true) {
+            return false;
+        }
+        let open: Vec<usize> =
+            self.open().into_iter().filter(|index| !self.prepared.contains_key(index)).collect();
+        let found =
+            join_all(open.iter().map(|index| handle::find(store, &self.requests[*index].handle))).await;
+        let before = self.open().len();
+        for (index, found) in open.into_iter().zip(found) {
+            self.answers[index] =
+                found.map(|held| held.map(|(address, block)| Assigned { address, block })).transpose();
+        }
+        self.open().len() < before
+    }
+
     /// Writes the handles of `open` for `cidr`, all at once; returns those that may now be given an address.
     async fn prepare_handles(&mut self, store: &dyn Datastore, open: &[usize], cidr: IpNet) -> Vec<usize> {
         let todo = open.iter().copied().filter(|index| self.prepared.get(index) != Some(&cidr));
         let todo: Vec<usize> = todo.collect();
+        // The block for which they were written is no longer ours.
+        let old = todo.iter().filter_map(|index| Some((index, self.prepared.remove(index)?)));
+        let old: Vec<(&usize, IpNet)> = old.collect();
+        join_all(
+            old.iter().map(|(index, cidr)| handle::forget(store, &self.requests[**index].handle, *cidr)),
+        )
+        .await;
         let prepared =
             join_all(todo.iter().map(|index| handle::prepare(store, &self.requests[*index].handle, cidr)))
                 .await;
