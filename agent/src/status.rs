@@ -108,6 +108,8 @@ pub struct Peer {
     pub seconds: u64,
     /// Prefixes that it has announced.
     pub received: usize,
+    /// Among them, those that are kept while it restarts.
+    pub stale: usize,
     /// Prefixes that we announce to it.
     pub sent: usize,
     /// Why the session ended last.

@@ -127,7 +127,17 @@ pub fn run(args: Args) -> ExitCode {
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
-    match serve(config) {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve(config));
+    // A thread may be waiting for a lock that another agent holds; it has nothing to finish.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -136,7 +146,6 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn serve(config: Arc<Config>) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;

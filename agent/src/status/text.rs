@@ -76,7 +76,10 @@ fn peer(peer: &Peer) -> Vec<String> {
         peer.asn.to_string(),
         peer.state.clone(),
         duration(peer.seconds),
-        peer.received.to_string(),
+        match peer.stale {
+            0 => peer.received.to_string(),
+            stale => format!("{} ({stale} stale)", peer.received),
+        },
         peer.sent.to_string(),
         peer.last_error.clone().unwrap_or_default(),
     ]

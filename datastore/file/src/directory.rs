@@ -11,26 +11,20 @@
 //! Flushing, which is slow, happens outside of the lock.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manx_datastore::{Error, check_storable};
 use manx_model::{Invalid, Kind, Object};
-use sha2::{Digest, Sha256};
 
+use crate::identity::{hash, identify};
+use crate::lock::Lock;
+use crate::replace::{Prepared, is_temporary};
 use crate::yaml;
-
-/// The lock, and in it the first version number that nobody has reserved. A directory without it is not (or, while it
-/// is not mounted, not now) a datastore.
-const LOCK: &str = ".manx-lock";
-
-/// Version numbers are reserved in lots, so that a write need not write this counter.
-const LOT: u64 = 1000;
 
 /// A file may be written twice within one tick of the file system's clock. What was read so soon after a write is
 /// read again next time.
@@ -72,7 +66,7 @@ impl Entry {
 pub(crate) struct Directory {
     root: PathBuf,
     cache: Mutex<HashMap<PathBuf, (Stamp, Arc<Entry>)>>,
-    reserved: Mutex<Range<u64>>,
+    lock: Lock,
 }
 
 /// By which a file is known to be unchanged.
@@ -89,13 +83,8 @@ impl Directory {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(|error| unavailable(root, error))?;
         let root = root.canonicalize().map_err(|error| unavailable(root, error))?;
-        let lock = root.join(LOCK);
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&lock)
-            .map_err(|error| unavailable(&lock, error))?;
-        let directory = Self { root, cache: Mutex::default(), reserved: Mutex::new(0..0) };
+        let lock = Lock::make(&root)?;
+        let directory = Self { root, cache: Mutex::default(), lock };
         directory.make_kinds()?;
         for kind in Kind::ALL {
             directory.sweep(kind)?;
@@ -105,7 +94,7 @@ impl Directory {
 
     /// Makes the directories of the kinds, if this is still the datastore.
     pub(crate) fn make_kinds(&self) -> Result<(), Error> {
-        drop(self.open_lock()?);
+        self.lock.check()?;
         for kind in Kind::ALL {
             let path = self.path(kind);
             fs::create_dir_all(&path).map_err(|error| unavailable(&path, error))?;
@@ -133,7 +122,7 @@ impl Directory {
 
     /// All manifests of a kind, by name.
     pub(crate) fn list(&self, kind: Kind) -> Result<Vec<Arc<Entry>>, Error> {
-        drop(self.open_lock()?);
+        self.lock.check()?;
         let path = self.path(kind);
         let mut entries = Vec::new();
         for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))? {
@@ -160,7 +149,7 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.cache().remove(&path);
                 // A directory that is not mounted has no objects, but does not say that they are gone.
-                drop(self.open_lock()?);
+                self.lock.check()?;
                 return Ok(None);
             }
             Err(error) => return Err(unavailable(&path, error)),
@@ -233,7 +222,7 @@ impl Directory {
         }
         object.metadata.uid = None;
         let prepared = self.prepare(object)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock.take()?;
         prepared.put_new(&path)
     }
 
@@ -244,15 +233,14 @@ impl Directory {
         let path = self.manifest(&object);
         let expected = current.metadata.resource_version;
         let prepared = self.prepare(object)?;
-        let _lock = self.lock()?;
-        let current = self.compare(&prepared.object_at(expected))?;
-        debug_assert_eq!(current.kind, prepared.object.kind);
+        let _lock = self.lock.take()?;
+        self.compare(&prepared.object_at(expected))?;
         prepared.put_over(&path)
     }
 
     /// Deletes this very version.
     pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
-        let _lock = self.lock()?;
+        let _lock = self.lock.take()?;
         self.compare(object)?;
         let path = self.manifest(object);
         match fs::remove_file(&path) {
@@ -272,71 +260,20 @@ impl Directory {
         }
     }
 
-    /// Writes the object, under its new version, to a file that nobody looks at yet.
-    fn prepare(&self, mut object: Object) -> Result<Prepared, Error> {
-        let version = self.next_version()?;
-        object.metadata.resource_version = Some(version.to_string());
-        object.metadata.uid.get_or_insert_with(|| new_uid(version, object.kind, &object.metadata.name));
-        let text = yaml::render(&object).map_err(|reason| object.invalid("spec", reason))?;
-        let path = self.path(object.kind).join(format!(".manx-{}-{version}.tmp", std::process::id()));
-        let prepared = Prepared { path, hash: hash(text.as_bytes()), object };
-        prepared.write(text.as_bytes()).map_err(|error| unavailable(&prepared.path, error))?;
-        Ok(prepared)
+    fn prepare(&self, object: Object) -> Result<Prepared, Error> {
+        let directory = self.path(object.kind);
+        Prepared::write(object, self.lock.next_version()?, &directory)
     }
 
     fn manifest(&self, object: &Object) -> PathBuf {
         self.path(object.kind).join(file_name(object.name()))
     }
 
-    fn next_version(&self) -> Result<u64, Error> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        if reserved.is_empty() {
-            *reserved = self.reserve()?;
-        }
-        Ok(reserved.next().unwrap_or_default())
-    }
-
-    fn reserve(&self) -> Result<Range<u64>, Error> {
-        let path = self.root.join(LOCK);
-        let lock = self.lock()?;
-        let mut text = String::new();
-        (&lock).read_to_string(&mut text).map_err(|error| unavailable(&path, error))?;
-        let first = match text.trim() {
-            "" => 1,
-            // Somebody has damaged the counter: go on beyond anything that it can have been.
-            text => text.parse().unwrap_or_else(|_| seconds_since_1970().saturating_mul(LOT)),
-        };
-        let next = first.saturating_add(LOT);
-        lock.write_all_at(format!("{next:<20}\n").as_bytes(), 0)
-            .and_then(|()| lock.sync_data())
-            .map_err(|error| unavailable(&path, error))?;
-        Ok(first..next)
-    }
-
-    /// Waits for the lock, which other processes hold for as long as it takes to look at a file and rename another.
-    fn lock(&self) -> Result<File, Error> {
-        let lock = self.open_lock()?;
-        lock.lock().map_err(|error| unavailable(&self.root.join(LOCK), error))?;
-        Ok(lock)
-    }
-
-    fn open_lock(&self) -> Result<File, Error> {
-        let path = self.root.join(LOCK);
-        OpenOptions::new().read(true).write(true).open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Unavailable(format!(
-                "{} is not there: {} is no datastore any more (removed, or not mounted)",
-                path.display(),
-                self.root.display()
-            )),
-            _ => unavailable(&path, error),
-        })
-    }
-
     fn sweep(&self, kind: Kind) -> Result<(), Error> {
         let path = self.path(kind);
         for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))?.flatten() {
             let name = found.file_name();
-            let ours = name.to_str().is_some_and(|name| name.starts_with(".manx-") && name.ends_with(".tmp"));
+            let ours = name.to_str().is_some_and(is_temporary);
             let written = found.metadata().and_then(|metadata| metadata.modified());
             let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
             if ours && age.is_some_and(|age| age > ABANDONED) {
@@ -352,54 +289,6 @@ impl Directory {
     }
 }
 
-/// An object in a temporary file, which is removed if it does not get its place.
-struct Prepared {
-    path: PathBuf,
-    hash: String,
-    object: Object,
-}
-
-impl Prepared {
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
-        file.write_all(bytes)?;
-        file.sync_data()
-    }
-
-    /// The object as it would be at version `expected`, for a comparison.
-    fn object_at(&self, expected: Option<String>) -> Object {
-        let mut object = Object::new(self.object.kind, self.object.name(), &());
-        object.metadata.resource_version = expected;
-        object
-    }
-
-    fn put_over(self, path: &Path) -> Result<Object, Error> {
-        fs::rename(&self.path, path).map_err(|error| unavailable(path, error))?;
-        Ok(self.stored())
-    }
-
-    /// A person creates files without our lock: the kernel decides who was first.
-    fn put_new(self, path: &Path) -> Result<Object, Error> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(self.stored()),
-            Err(rustix::io::Errno::EXIST) => Err(Error::exists(&self.object)),
-            Err(error) => Err(unavailable(path, error.into())),
-        }
-    }
-
-    fn stored(&self) -> Object {
-        identify(self.object.clone(), &self.hash)
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        // Gone already where it got its place.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl Stamp {
     fn of(metadata: &fs::Metadata) -> Self {
         Self {
@@ -409,39 +298,6 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
-}
-
-/// The object with the version that this file gives it, and, where a person put it there without one, a uid.
-fn identify(mut object: Object, hash: &str) -> Object {
-    let number = object.metadata.resource_version.unwrap_or_else(|| "0".into());
-    let number = number.split('-').next().unwrap_or_default();
-    object.metadata.resource_version = Some(format!("{number}-{hash}"));
-    let name = &object.metadata.name;
-    object.metadata.uid.get_or_insert_with(|| uid_from(format!("{} {name}", object.kind).as_bytes()));
-    object
-}
-
-fn new_uid(version: u64, kind: Kind, name: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    uid_from(format!("{version} {now} {} {kind} {name}", std::process::id()).as_bytes())
-}
-
-/// A UUID of version 8 (RFC 9562 §5.8: made by the rules of the application), from a hash.
-fn uid_from(seed: &[u8]) -> String {
-    let mut bytes: [u8; 16] = [0; 16];
-    bytes.copy_from_slice(&Sha256::digest(seed)[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = hex(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
-fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes)[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn file_name(name: &str) -> String {
@@ -458,10 +314,6 @@ pub(crate) fn is_manifest(file: &str) -> bool {
     !file.starts_with('.') && [".yaml", ".yml", ".json"].iter().any(|suffix| file.ends_with(suffix))
 }
 
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn unavailable(path: &Path, error: io::Error) -> Error {
+pub(crate) fn unavailable(path: &Path, error: io::Error) -> Error {
     Error::Unavailable(format!("{}: {error}", path.display()))
 }

@@ -4,6 +4,9 @@
 //! of them may be killed at any instant. `directory` says how that is safe, `watch` how changes are seen.
 
 mod directory;
+mod identity;
+mod lock;
+mod replace;
 mod watch;
 mod yaml;
 

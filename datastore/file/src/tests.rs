@@ -114,3 +114,35 @@ async fn a_directory_that_goes_away_deletes_nothing_and_comes_back() {
     assert_eq!(watch.next().await, Some(Event::Object(stored)));
     assert_eq!(watch.next().await, Some(Event::InSync));
 }
+
+#[tokio::test]
+async fn a_file_that_has_not_changed_is_not_read_again() {
+    let (directory, store, _) = two_stores().await;
+    store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    let path = manifest(&directory, "p");
+    let age = |seconds| {
+        let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+    };
+    let read = || store.directory.list(Kind::IPPool).unwrap().remove(0);
+    age(10);
+    let first = read();
+    assert!(Arc::ptr_eq(&first, &read()), "it is the one that was read before");
+    assert!(Arc::ptr_eq(&first, &store.directory.get(Kind::IPPool, "p").unwrap().unwrap()));
+    age(9);
+    assert!(!Arc::ptr_eq(&first, &read()), "it was touched");
+}
+
+#[tokio::test]
+async fn a_removed_directory_of_a_kind_is_made_again_and_its_objects_are_deleted() {
+    let (directory, store, _) = two_stores().await;
+    store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    let mut watch = store.watch(Kind::IPPool);
+    while watch.next().await != Some(Event::InSync) {}
+    fs::remove_dir_all(directory.path().join("ippools")).unwrap();
+    assert_eq!(watch.next().await, Some(Event::Deleted("p".into())));
+    while store.create(pool("q", "10.0.0.0/16")).await.is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(matches!(watch.next().await, Some(Event::Object(object)) if object.name() == "q"));
+}

@@ -149,7 +149,7 @@ fn a_repair_that_stops_anywhere_is_ended_by_the_next() {
         for affinity in specs::<AffinitySpec>(store, Kind::BlockAffinity) {
             let name = manx_model::affinity_name(&node("n1"), affinity.cidr);
             edit(store, Kind::BlockAffinity, &name, |spec: &mut AffinitySpec| {
-                spec.state = AffinityState::PendingDeletion
+                spec.state = AffinityState::PendingDeletion;
             });
         }
     };

@@ -182,7 +182,7 @@ fn a_release_that_was_half_done_leaves_a_used_block_without_owner() {
     let address = assign(&mut allocator, &store, &[pool("p", POOL, 26)], &[request("n1", "a")]);
     let name = manx_model::affinity_name(&node("n1"), POOL.parse().unwrap());
     edit(&store, Kind::BlockAffinity, &name, |spec: &mut AffinitySpec| {
-        spec.state = AffinityState::PendingDeletion
+        spec.state = AffinityState::PendingDeletion;
     });
     block_on(allocator.load(&store, now())).unwrap();
     assert!(allocator.confirmed_blocks().is_empty());

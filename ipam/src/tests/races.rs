@@ -72,6 +72,7 @@ async fn store_agrees(store: &Store, held: &BTreeMap<String, IpAddr>) {
 }
 
 fn run(seed: u64, drop_percent: u8) {
+    println!("seed {seed}");
     let store = Faulty::new(Memory::new(), seed, FAULTS);
     let mut random = Random::new(seed ^ 0x5eed);
     let pools = [pool("a", "10.0.0.0/28", 30), pool("b", "10.1.0.0/29", 31)];
@@ -82,7 +83,7 @@ fn run(seed: u64, drop_percent: u8) {
             .iter()
             .zip(&mut allocators)
             .map(|(name, allocator)| {
-                let random = Random::new(random.next());
+                let random = Random::new(random.draw());
                 Box::pin(live(name, allocator, &store, &pools, random)) as Task<'_>
             })
             .collect();
