@@ -15,6 +15,7 @@ use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
+use crate::pool_choice::choose;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
 const QUEUE: usize = 1024;
@@ -25,20 +26,28 @@ pub struct Addresses {
     commands: mpsc::Sender<Command>,
 }
 
+/// A request, and the pools that it names.
+#[derive(Debug)]
+struct Wanted {
+    request: AssignRequest,
+    pools: Vec<String>,
+}
+
 #[derive(Debug)]
 enum Command {
-    Assign(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>),
+    Assign(Wanted, oneshot::Sender<Result<Assigned, Refused>>),
     Release(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>),
     Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, Refused>>),
 }
 
 impl Addresses {
-    /// An address for the handle of `request`; the same one if it has one already.
+    /// An address for the handle of `request`, from one of `pools` (names or CIDRs; empty: from any); the same one if it
+    /// has one already.
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest) -> Result<Assigned, Refused> {
-        self.ask(|reply| Command::Assign(request, reply)).await
+    pub async fn assign(&self, request: AssignRequest, pools: Vec<String>) -> Result<Assigned, Refused> {
+        self.ask(|reply| Command::Assign(Wanted { request, pools }, reply)).await
     }
 
     /// Gives back what `handle` holds: nothing, if it holds nothing.
@@ -73,6 +82,9 @@ pub enum Refused {
     /// IPAM could not.
     #[error(transparent)]
     Ipam(#[from] manx_ipam::Error),
+    /// The pools that it names cannot be had.
+    #[error("{0}")]
+    Pools(String),
     /// Nobody is there to ask any more.
     #[error("the agent is stopping")]
     Stopping,
@@ -85,7 +97,7 @@ impl Refused {
         match self {
             Self::Stopping | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
-            Self::Ipam(_) => false,
+            Self::Ipam(_) | Self::Pools(_) => false,
         }
     }
 }
@@ -155,18 +167,34 @@ impl Owner {
         }
     }
 
-    async fn assign(&mut self, batch: Vec<(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>)>) {
-        if batch.is_empty() {
-            return;
+    /// One batch for all that name the same pools.
+    async fn assign(&mut self, batch: Vec<(Wanted, oneshot::Sender<Result<Assigned, Refused>>)>) {
+        let mut by_pools: BTreeMap<Vec<String>, Vec<_>> = BTreeMap::new();
+        for (wanted, reply) in batch {
+            by_pools.entry(wanted.pools).or_default().push((wanted.request, reply));
         }
+        for (pools, batch) in by_pools {
+            let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let answers = self.assign_from(&pools, &requests).await;
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    async fn assign_from(
+        &mut self,
+        pools: &[String],
+        requests: &[AssignRequest],
+    ) -> Vec<Result<Assigned, Refused>> {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let pools = match choose(&cluster.pools, pools) {
+            Ok(pools) => pools,
+            Err(reason) => return requests.iter().map(|_| Err(Refused::Pools(reason.clone()))).collect(),
+        };
         let now = (self.wall_clock)();
-        let answers =
-            self.allocator.assign(&*self.store, now, &cluster.pools, &cluster.ipam, &requests).await;
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            let _ = reply.send(answer.map_err(Refused::from));
-        }
+        let answers = self.allocator.assign(&*self.store, now, &pools, &cluster.ipam, requests).await;
+        answers.into_iter().map(|answer| answer.map_err(Refused::from)).collect()
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {

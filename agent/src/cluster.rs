@@ -16,6 +16,8 @@ use manx_model::{
 };
 use tokio::sync::watch;
 
+use crate::unsupported;
+
 /// The kinds that every agent watches. Blocks are not among them: an agent knows its own.
 const WATCHED: [Kind; 5] =
     [Kind::Node, Kind::IPPool, Kind::IPAMConfig, Kind::BGPConfiguration, Kind::BGPPeer];
@@ -39,6 +41,8 @@ pub struct Cluster {
     pub ipam: IpamConfigSpec,
     /// Objects that cannot be used, and why.
     pub invalid: Vec<Invalid>,
+    /// What objects ask for in vain.
+    pub without_effect: Vec<String>,
     /// Every kind has been listed whole, and is being watched.
     pub in_sync: bool,
     /// Why the datastore cannot be reached, while it cannot.
@@ -162,7 +166,9 @@ impl Cluster {
 
     fn add_pool(&mut self, object: &Object) -> Result<(), Invalid> {
         self.pool_objects.insert(object.name().to_owned(), object.clone());
-        self.pools.push(IpPool::from_object(object)?);
+        let pool = IpPool::from_object(object)?;
+        self.without_effect.extend(unsupported::of_pool(object, &pool));
+        self.pools.push(pool);
         Ok(())
     }
 }
