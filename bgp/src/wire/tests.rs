@@ -8,8 +8,9 @@ use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, prop_o
 
 use super::{
     Aggregator, Announcement, AsPath, Attributes, Capability, Community, Context, ErrorCode, Family,
-    GracefulFamily, GracefulRestart, LargeCommunity, Message, Notification, Open, Origin, Segment, SegmentKind,
-    Severity, UnknownAttribute, Update, WireError, encode_announcements, encode_withdrawals, next_frame,
+    GracefulFamily, GracefulRestart, LargeCommunity, Message, Notification, Open, Origin, Segment,
+    SegmentKind, Severity, UnknownAttribute, Update, WireError, encode_announcements, encode_withdrawals,
+    next_frame,
 };
 
 const IBGP: Context = Context { four_octet: true, external: false };
@@ -161,7 +162,8 @@ fn opens_that_are_wrong_get_the_notification_of_rfc_4271_6_2() {
 
 #[test]
 fn extended_optional_parameters_are_understood() {
-    let Ok(Message::Open(open)) = decode(&framed(1, &hex("04 fc00 005a 0a000001 ff ff 0005 02 0002 0200")), EBGP)
+    let Ok(Message::Open(open)) =
+        decode(&framed(1, &hex("04 fc00 005a 0a000001 ff ff 0005 02 0002 0200")), EBGP)
     else {
         panic!()
     };
@@ -189,13 +191,37 @@ fn faulty_attributes_have_the_consequences_of_rfc_7606() {
     let good = |rest: &str| format!("{GOOD} {rest}");
     let cases = [
         ("400101 03 400206 0201 0000fde9 400304 0a000001".into(), ErrorCode::INVALID_ORIGIN, TreatAsWithdraw),
-        ("400102 0000 400206 0201 0000fde9 400304 0a000001".into(), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
-        ("c00101 00 400206 0201 0000fde9 400304 0a000001".into(), ErrorCode::ATTRIBUTE_FLAGS, TreatAsWithdraw),
-        ("400101 00 400206 0202 0000fde9 400304 0a000001".into(), ErrorCode::MALFORMED_AS_PATH, TreatAsWithdraw),
-        ("400101 00 400206 0501 0000fde9 400304 0a000001".into(), ErrorCode::MALFORMED_AS_PATH, TreatAsWithdraw),
+        (
+            "400102 0000 400206 0201 0000fde9 400304 0a000001".into(),
+            ErrorCode::ATTRIBUTE_LENGTH,
+            TreatAsWithdraw,
+        ),
+        (
+            "c00101 00 400206 0201 0000fde9 400304 0a000001".into(),
+            ErrorCode::ATTRIBUTE_FLAGS,
+            TreatAsWithdraw,
+        ),
+        (
+            "400101 00 400206 0202 0000fde9 400304 0a000001".into(),
+            ErrorCode::MALFORMED_AS_PATH,
+            TreatAsWithdraw,
+        ),
+        (
+            "400101 00 400206 0501 0000fde9 400304 0a000001".into(),
+            ErrorCode::MALFORMED_AS_PATH,
+            TreatAsWithdraw,
+        ),
         ("400101 00 400202 0200 400304 0a000001".into(), ErrorCode::MALFORMED_AS_PATH, TreatAsWithdraw),
-        ("400101 00 400206 0201 00000000 400304 0a000001".into(), ErrorCode::MALFORMED_AS_PATH, TreatAsWithdraw),
-        ("400101 00 400206 0201 0000fde9 400304 e0000001".into(), ErrorCode::INVALID_NEXT_HOP, TreatAsWithdraw),
+        (
+            "400101 00 400206 0201 00000000 400304 0a000001".into(),
+            ErrorCode::MALFORMED_AS_PATH,
+            TreatAsWithdraw,
+        ),
+        (
+            "400101 00 400206 0201 0000fde9 400304 e0000001".into(),
+            ErrorCode::INVALID_NEXT_HOP,
+            TreatAsWithdraw,
+        ),
         ("400101 00 400206 0201 0000fde9".into(), ErrorCode::MISSING_WELL_KNOWN, TreatAsWithdraw),
         ("400206 0201 0000fde9 400304 0a000001".into(), ErrorCode::MISSING_WELL_KNOWN, TreatAsWithdraw),
         (good("800403 000000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
@@ -247,7 +273,9 @@ fn attributes_of_the_inside_are_ignored_from_outside() {
 
 #[test]
 fn bits_beyond_the_length_are_ignored() {
-    let Ok(Message::Update(update)) = decode(&framed(2, &hex("0005 1a c0a801ff 0000")), EBGP) else { panic!() };
+    let Ok(Message::Update(update)) = decode(&framed(2, &hex("0005 1a c0a801ff 0000")), EBGP) else {
+        panic!()
+    };
     assert_eq!(update.withdrawn, ["192.168.1.192/26".parse().unwrap()]);
 }
 
@@ -297,7 +325,8 @@ fn as4_path_replaces_the_end_of_a_path_that_has_grown() {
 fn a_path_longer_than_a_segment_is_split_and_prepended() {
     let path = sequence(&vec![65001; 255]).prepended(asn(64512));
     assert_eq!(path.length(), 256);
-    let update = Message::Update(announce(Attributes { as_path: path, ..Attributes::default() }, &["10.0.0.0/8"]));
+    let update =
+        Message::Update(announce(Attributes { as_path: path, ..Attributes::default() }, &["10.0.0.0/8"]));
     assert_eq!(decode(&encode(&update, EBGP), EBGP), Ok(update));
 }
 
@@ -326,7 +355,9 @@ fn attributes_without_room_for_a_prefix_are_refused() {
     let mut out = BytesMut::new();
     let prefixes = ["10.0.0.0/8".parse().unwrap()];
     let next_hop = "10.0.0.1".parse().unwrap();
-    assert!(encode_announcements(&attributes, next_hop, &prefixes, EBGP, &mut out).is_err() && out.is_empty());
+    assert!(
+        encode_announcements(&attributes, next_hop, &prefixes, EBGP, &mut out).is_err() && out.is_empty()
+    );
 }
 
 fn any_asn() -> impl Strategy<Value = Asn> {
@@ -334,7 +365,10 @@ fn any_asn() -> impl Strategy<Value = Asn> {
 }
 
 fn any_path() -> impl Strategy<Value = AsPath> {
-    let kind = prop_oneof![proptest::prelude::Just(SegmentKind::Set), proptest::prelude::Just(SegmentKind::Sequence)];
+    let kind = prop_oneof![
+        proptest::prelude::Just(SegmentKind::Set),
+        proptest::prelude::Just(SegmentKind::Sequence)
+    ];
     let segment = (kind, prop::collection::vec(any_asn(), 1..6));
     prop::collection::vec(segment.prop_map(|(kind, asns)| Segment { kind, asns }), 0..4).prop_map(AsPath)
 }
