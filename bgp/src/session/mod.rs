@@ -194,7 +194,7 @@ impl Session {
     }
 
     fn halt(&mut self) {
-        self.abort_dial();
+        self.stop_dialling();
         self.phase = Phase::Stopped;
         self.tell_state();
     }
@@ -211,7 +211,7 @@ impl Session {
             self.stop(notification);
             self.start(now);
         } else if passive != self.config.passive && self.connections.is_empty() {
-            self.abort_dial();
+            self.stop_dialling();
             self.dial(now);
             self.tell_state();
         }
@@ -354,7 +354,7 @@ impl Session {
     fn fail(&mut self, now: Instant, id: ConnectionId, reason: Reason, notification: Option<&Notification>) {
         self.end(id, reason, notification);
         if self.connections.is_empty() {
-            self.abort_dial();
+            self.stop_dialling();
             self.phase = Phase::Penalty(now + self.jitter.shorten(self.backoff.next_delay()));
         }
     }
@@ -395,11 +395,14 @@ impl Session {
         Some(connection)
     }
 
-    fn abort_dial(&mut self) {
-        if matches!(self.phase, Phase::Dialling(_)) {
-            self.outputs.push_back(Output::AbortDial);
-            self.phase = Phase::Waiting(None);
+    /// Neither a dial under way nor one to come, as long as nothing asks for it anew.
+    fn stop_dialling(&mut self) {
+        match self.phase {
+            Phase::Stopped | Phase::Penalty(_) => return,
+            Phase::Dialling(_) => self.outputs.push_back(Output::AbortDial),
+            Phase::Waiting(_) => (),
         }
+        self.phase = Phase::Waiting(None);
     }
 
     fn dial(&mut self, now: Instant) {
