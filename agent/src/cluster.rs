@@ -1,6 +1,6 @@
 //! The cluster as the datastore tells it: the watches of every kind, folded into one value.
 //!
-//! [`Fold`] is the pure half: events in, [`Cluster`] out. [`watch`] is the task that runs it. A reader of the channel
+//! [`Fold`] is the pure half: events in, [`Cluster`] out. [`watch()`] is the task that runs it. A reader of the channel
 //! sees whole clusters only, and asks [`Cluster::in_sync`] before it draws a conclusion from what is absent.
 
 use std::collections::BTreeMap;
