@@ -1,9 +1,11 @@
 //! Our speaker and a real BIRD 2 over loopback: no root, no kernel routes, high ports.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,7 +61,7 @@ impl Bird {
         Self { directory, child, address: wires.bird, asn }
     }
 
-    fn spawn(directory: &PathBuf, wires: Wires, asn: u32, routes: &[&str], recover: bool) -> Child {
+    fn spawn(directory: &Path, wires: Wires, asn: u32, routes: &[&str], recover: bool) -> Child {
         Self::write_config(directory, wires, asn, routes);
         let mut command = Command::new("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(directory.join("bird.conf"));
@@ -70,7 +72,7 @@ impl Bird {
         })
     }
 
-    fn write_config(directory: &PathBuf, wires: Wires, asn: u32, routes: &[&str]) {
+    fn write_config(directory: &Path, wires: Wires, asn: u32, routes: &[&str]) {
         let Wires { bird, us } = wires;
         let routes: String = routes.iter().map(|route| format!("  route {route} blackhole;\n")).collect();
         let config = format!(
@@ -236,7 +238,7 @@ async fn prefixes_go_both_ways(bird_asn: u32) {
     node.bgp.shutdown(Shutdown::Stop).await;
     let gone = async {
         while bird.has(OURS) {
-            sleep(Duration::from_millis(50)).await
+            sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(Duration::from_secs(10), gone).await.expect("BIRD forgets us when we stop");

@@ -154,6 +154,7 @@ fn opens_that_are_wrong_get_the_notification_of_rfc_4271_6_2() {
         ("04 fc00 005a 0a000001 05 0200", ErrorCode::OPEN_UNSPECIFIC),
         ("04 fc00 005a 0a000001 04 0202 0104", ErrorCode::OPEN_UNSPECIFIC),
         ("04 fc00 005a 0a000001 00 ff", ErrorCode::OPEN_UNSPECIFIC),
+        ("04 fc00 005a 0a000001 03 0200 02", ErrorCode::OPEN_UNSPECIFIC),
     ];
     for (body, error) in cases {
         assert_eq!(decode(&framed(1, &hex(body)), EBGP).unwrap_err().notification.error, error, "{body}");
@@ -236,6 +237,7 @@ fn faulty_attributes_have_the_consequences_of_rfc_7606() {
         (good("c0200b 0000000000000000000000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
         (good("406300"), ErrorCode::UNRECOGNIZED_WELL_KNOWN, TreatAsWithdraw),
         (good("400101 00"), ErrorCode::MALFORMED_ATTRIBUTES, AttributeDiscard),
+        (good("800e0a 000101 04 e0000001 00 00"), ErrorCode::INVALID_NEXT_HOP, TreatAsWithdraw),
         (good("c008ff 0000"), ErrorCode::MALFORMED_ATTRIBUTES, TreatAsWithdraw),
     ];
     for (attributes, error, severity) in cases {
@@ -361,7 +363,7 @@ fn attributes_without_room_for_a_prefix_are_refused() {
 }
 
 fn any_asn() -> impl Strategy<Value = Asn> {
-    prop_oneof![1..65000u32, 1..=u32::MAX].prop_map(|number| asn(number))
+    prop_oneof![1..65000u32, 1..=u32::MAX].prop_map(asn)
 }
 
 fn any_path() -> impl Strategy<Value = AsPath> {
