@@ -26,6 +26,9 @@ pub struct Addresses {
     commands: mpsc::Sender<Command>,
 }
 
+/// To whoever asked.
+type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+
 /// A request, and the pools that it names.
 #[derive(Debug)]
 struct Wanted {
@@ -35,9 +38,9 @@ struct Wanted {
 
 #[derive(Debug)]
 enum Command {
-    Assign(Wanted, oneshot::Sender<Result<Assigned, Refused>>),
-    Release(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>),
-    Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, Refused>>),
+    Assign(Wanted, Reply<Assigned>),
+    Release(String, Reply<Vec<IpAddr>>),
+    Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
 
 impl Addresses {
@@ -66,10 +69,7 @@ impl Addresses {
         self.ask(|reply| Command::Sweep(stale, reply)).await
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Command,
-    ) -> Result<T, Refused> {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Refused::Stopping)?;
         answer.await.map_err(|_| Refused::Stopping)?
@@ -132,7 +132,6 @@ impl Owner {
 
     /// Serves until nobody can ask any more.
     pub async fn run(mut self) {
-        self.tell_blocks();
         let mut batch = Vec::new();
         while self.commands.recv_many(&mut batch, QUEUE).await > 0 {
             self.serve(batch.drain(..)).await;
@@ -154,7 +153,7 @@ impl Owner {
         self.assign(assigns).await;
     }
 
-    async fn release(&mut self, batch: Vec<(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>)>) {
+    async fn release(&mut self, batch: Vec<(String, Reply<Vec<IpAddr>>)>) {
         if batch.is_empty() {
             return;
         }
@@ -168,7 +167,7 @@ impl Owner {
     }
 
     /// One batch for all that name the same pools.
-    async fn assign(&mut self, batch: Vec<(Wanted, oneshot::Sender<Result<Assigned, Refused>>)>) {
+    async fn assign(&mut self, batch: Vec<(Wanted, Reply<Assigned>)>) {
         let mut by_pools: BTreeMap<Vec<String>, Vec<_>> = BTreeMap::new();
         for (wanted, reply) in batch {
             by_pools.entry(wanted.pools).or_default().push((wanted.request, reply));

@@ -33,7 +33,7 @@ pub(crate) fn run(name: String, keep: bool) -> Result<()> {
     let wrapped = story.in_the_tunnel()?;
     let switch = story.switch_to_plain()?;
     let bare = story.bare()?;
-    let outside = story.from_outside()?;
+    let outside = story.the_host_outside()?;
     let reached = story.everybody()?;
     summary(&wrapped, &bare, &switch, &outside, reached);
     if keep {
@@ -130,7 +130,7 @@ impl<'a> Story<'a> {
     }
 
     /// Chapter five.
-    fn from_outside(&self) -> Result<String> {
+    fn the_host_outside(&self) -> Result<String> {
         chapter("A host behind the router");
         say("BIRD on the router has learned every block from the nodes themselves:");
         let learned: Vec<String> = self.lab.routes("tor")?;
