@@ -1,0 +1,8 @@
+//! Whole clusters end to end: the agent, the CNI plugin, the real kernel and a real BIRD. Needs root.
+//!
+//! What is `ipip_` needs a kernel with ipip, and runs in a guest where this one has none.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod pods;
+mod support;
