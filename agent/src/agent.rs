@@ -211,6 +211,8 @@ impl BringUp {
             &found.kernel,
             &config.felix.interface_prefix,
         );
+        // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
+        feeds.blocks.send_replace(found.allocator.confirmed_blocks());
         let (owner, addresses) = Owner::new(
             found.allocator,
             Arc::clone(&doors.store),
@@ -318,7 +320,7 @@ async fn answer_stop(mut stopped: mpsc::Receiver<Stop>) {
     while let Some(done) = stopped.recv().await {
         let _ = done.send(());
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Settles what happened while no agent ran, then lets pods in.
@@ -342,5 +344,5 @@ async fn open_for_pods(
     open.send_replace(Some(pods));
     not_ready.send_replace(None);
     tracing::info!("ready");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

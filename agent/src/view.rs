@@ -86,7 +86,7 @@ impl View {
             bgp,
             paths: report.paths.iter().map(|(prefix, path)| remote_path(*prefix, path)).collect(),
             problems: self.problems(&cluster),
-            notices: self.config.notices.iter().map(ToString::to_string).collect(),
+            notices: self.notices(&cluster),
         }
     }
 
@@ -104,6 +104,11 @@ impl View {
             addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
         };
         self.endpoints.all().into_iter().map(pod).collect()
+    }
+
+    fn notices(&self, cluster: &Cluster) -> Vec<String> {
+        let of_variables = self.config.notices.iter().map(ToString::to_string);
+        of_variables.chain(cluster.without_effect.iter().cloned()).collect()
     }
 
     fn problems(&self, cluster: &Cluster) -> Vec<String> {

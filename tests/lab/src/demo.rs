@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use manx_lab::{Capture, Cluster, Lab, Options, Packet, Ping, PingReport, Pod, slowness};
+use manx_lab::{Capture, Cluster, Lab, Options, Packet, PingReport, Pod, slowness};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The host behind the ToR.
@@ -21,19 +21,19 @@ const PICTURE: &str = "
 
 /// Raises the lab, tells the story, and takes it down again unless `keep`.
 pub(crate) fn run(name: String, keep: bool) -> Result<()> {
+    let lab = Lab::up(Options { name, ..Options::default() })?;
     chapter("A cluster of four nodes");
-    println!("{PICTURE}\n");
+    println!("{PICTURE}");
     say(
         "Every node, router, host and pod is a network namespace; this machine's own network is not touched.",
     );
-    let options = Options { name, ..Options::default() };
-    let cluster = Cluster::start(Lab::up(options)?, &[("CALICO_IPV4POOL_IPIP", "Always")])?;
+    let cluster = Cluster::start(lab, &[("CALICO_IPV4POOL_IPIP", "Always")])?;
     cluster.peer_with_tor()?;
     let story = Story::begin(&cluster)?;
     let wrapped = story.in_the_tunnel()?;
     let switch = story.switch_to_plain()?;
     let bare = story.bare()?;
-    let outside = story.from_outside()?;
+    let outside = story.the_host_outside()?;
     let reached = story.everybody()?;
     summary(&wrapped, &bare, &switch, &outside, reached);
     if keep {
@@ -103,7 +103,8 @@ impl<'a> Story<'a> {
         self.cluster.set_mode("Never")?;
         self.cluster.wait_mode("Never")?;
         self.no_tunnel()?;
-        let report = more_answers(ping)?;
+        ping.wait_for_answers(PATIENCE, ping.answers() + 20)?;
+        let report = ping.stop()?;
         say(&format!(
             "{} echo requests were sent across the switch, {} were lost.",
             report.sent,
@@ -129,24 +130,13 @@ impl<'a> Story<'a> {
     }
 
     /// Chapter five.
-    fn from_outside(&self) -> Result<String> {
+    fn the_host_outside(&self) -> Result<String> {
         chapter("A host behind the router");
         say("BIRD on the router has learned every block from the nodes themselves:");
-        let routes = self.lab.bird("show route protocol node1 all")?;
-        let learned = routes
-            .lines()
-            .find(|line| line.contains("unicast"))
-            .context("BIRD has no route of node1")?
-            .trim()
-            .to_owned();
-        for line in self
-            .lab
-            .bird("show route")?
-            .lines()
-            .filter(|line| line.contains("BGP") || line.contains("via") || line.contains("unicast"))
-        {
-            println!("    {line}");
-        }
+        let learned: Vec<String> = self.lab.routes("tor")?;
+        let learned: Vec<String> = learned.into_iter().filter(|route| route.contains("proto bird")).collect();
+        self.show_matching("tor", &["ip", "route"], "proto bird")?;
+        let first = learned.first().context("BIRD has learned no route")?.clone();
         let pod = &self.pods[3];
         say(&format!(
             "so the host outside ({OUTSIDE}) reaches {} ({}), and the pod reaches the host:",
@@ -154,7 +144,7 @@ impl<'a> Story<'a> {
         ));
         self.show("outside", &["ping", "-n", "-c", "1", "-W", "5", &pod.address.to_string()])?;
         self.lab.ping_once(&pod.name, OUTSIDE)?;
-        Ok(learned)
+        Ok(format!("{} blocks by BGP, as {first}", learned.len()))
     }
 
     /// The whole matrix, the host outside included.
@@ -251,11 +241,6 @@ fn describe(packet: &Packet) {
     println!("    {:indent$}{}", "", packet.payload, indent = packet.headers.len() * 2);
 }
 
-fn more_answers(ping: Ping) -> Result<PingReport> {
-    ping.wait_for_answers(PATIENCE, 20)?;
-    ping.stop()
-}
-
 fn summary(wrapped: &Crossing, bare: &Crossing, switch: &PingReport, outside: &str, reached: usize) {
     chapter("What was seen");
     println!("    IP-in-IP    {}", wrapped.route);
@@ -263,7 +248,7 @@ fn summary(wrapped: &Crossing, bare: &Crossing, switch: &PingReport, outside: &s
     println!("    plain BGP   {}", bare.route);
     println!("                on the wire: {}", headers(&bare.packet));
     println!("    the switch  {} pings sent, {} lost", switch.sent, switch.lost.len());
-    println!("    the router  learned {outside}");
+    println!("    the router  {outside}");
     println!("    reached     {reached} of {reached} ways between the pods and the host outside\n");
 }
 
