@@ -67,6 +67,11 @@ impl Cluster {
         &self.lab
     }
 
+    /// The lab below, for what is to be done to its ToR.
+    pub fn lab_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
     /// The names of all nodes.
     pub fn node_names(&self) -> Vec<String> {
         self.lab.nodes().map(|node| node.name().to_owned()).collect()

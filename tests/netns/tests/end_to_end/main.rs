@@ -4,5 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod churn;
+mod config;
+mod damage;
+mod modes;
 mod pods;
+mod repair;
+mod restart;
 mod support;
