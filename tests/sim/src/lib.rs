@@ -1,1 +1,11 @@
-//! A whole cluster under a virtual clock.
+//! A whole cluster under a virtual clock: the real agents, with everything around them made of memory.
+//!
+//! One process, one thread, paused time. The agents are those of the crate `manx`, started with other doors: the
+//! kernels are [`machine::Machine`]s, the datastore is `Memory` behind `Faulty`, connections are pipes in memory. So a run
+//! depends on its seed and nothing else, a year of timers costs nothing, and the whole cluster can be looked at after
+//! every single step.
+
+pub mod kernel;
+pub mod machine;
+pub mod trace;
+pub mod world;
