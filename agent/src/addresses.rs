@@ -27,9 +27,9 @@ pub struct Addresses {
 
 #[derive(Debug)]
 enum Command {
-    Assign(AssignRequest, oneshot::Sender<Result<Assigned, String>>),
-    Release(String, oneshot::Sender<Result<Vec<IpAddr>, String>>),
-    Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, String>>),
+    Assign(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>),
+    Release(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>),
+    Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, Refused>>),
 }
 
 impl Addresses {
@@ -37,7 +37,7 @@ impl Addresses {
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest) -> Result<Assigned, String> {
+    pub async fn assign(&self, request: AssignRequest) -> Result<Assigned, Refused> {
         self.ask(|reply| Command::Assign(request, reply)).await
     }
 
@@ -45,7 +45,7 @@ impl Addresses {
     ///
     /// # Errors
     /// Why it is not given back; try again.
-    pub async fn release(&self, handle: String) -> Result<Vec<IpAddr>, String> {
+    pub async fn release(&self, handle: String) -> Result<Vec<IpAddr>, Refused> {
         self.ask(|reply| Command::Release(handle, reply)).await
     }
 
@@ -53,15 +53,40 @@ impl Addresses {
     ///
     /// # Errors
     /// Why it is not given back; try again.
-    pub async fn sweep(&self, stale: BTreeSet<String>) -> Result<SweepReport, String> {
+    pub async fn sweep(&self, stale: BTreeSet<String>) -> Result<SweepReport, Refused> {
         self.ask(|reply| Command::Sweep(stale, reply)).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command) -> Result<T, String> {
-        const STOPPING: &str = "the agent is stopping";
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Command,
+    ) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| STOPPING.to_owned())?;
-        answer.await.map_err(|_| STOPPING.to_owned())?
+        self.commands.send(command(reply)).await.map_err(|_| Refused::Stopping)?;
+        answer.await.map_err(|_| Refused::Stopping)?
+    }
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// IPAM could not.
+    #[error(transparent)]
+    Ipam(#[from] manx_ipam::Error),
+    /// Nobody is there to ask any more.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+impl Refused {
+    /// Whether the same request may well succeed a little later.
+    pub fn is_passing(&self) -> bool {
+        use manx_datastore::Error::Invalid;
+        match self {
+            Self::Stopping | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
+            Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
+            Self::Ipam(_) => false,
+        }
     }
 }
 
@@ -117,7 +142,7 @@ impl Owner {
         self.assign(assigns).await;
     }
 
-    async fn release(&mut self, batch: Vec<(String, oneshot::Sender<Result<Vec<IpAddr>, String>>)>) {
+    async fn release(&mut self, batch: Vec<(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>)>) {
         if batch.is_empty() {
             return;
         }
@@ -126,11 +151,11 @@ impl Owner {
         let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, &handles).await;
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A caller that went away has lost interest, not the release.
-            let _ = reply.send(answer.map_err(|error| error.to_string()));
+            let _ = reply.send(answer.map_err(Refused::from));
         }
     }
 
-    async fn assign(&mut self, batch: Vec<(AssignRequest, oneshot::Sender<Result<Assigned, String>>)>) {
+    async fn assign(&mut self, batch: Vec<(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>)>) {
         if batch.is_empty() {
             return;
         }
@@ -140,15 +165,15 @@ impl Owner {
         let answers =
             self.allocator.assign(&*self.store, now, &cluster.pools, &cluster.ipam, &requests).await;
         for (reply, answer) in replies.into_iter().zip(answers) {
-            let _ = reply.send(answer.map_err(|error| error.to_string()));
+            let _ = reply.send(answer.map_err(Refused::from));
         }
     }
 
-    async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, String> {
+    async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
         let config = self.cluster.borrow_and_update().ipam.clone();
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
-        swept.map_err(|error| error.to_string())
+        Ok(swept?)
     }
 
     fn tell_blocks(&self) {

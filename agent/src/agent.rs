@@ -159,7 +159,8 @@ impl BringUp {
         self.wait_for("this node's address");
         let address = detect::address(&self.config, &*self.doors.kernel, &self.feeds.problems).await;
         self.feeds.address.send_replace(Some(address));
-        detect::prepare(&*self.doors.kernel, address, self.config.felix.ip_forwarding, &self.feeds.problems).await;
+        detect::prepare(&*self.doors.kernel, address, self.config.felix.ip_forwarding, &self.feeds.problems)
+            .await;
         self.wait_for("this node's blocks to be read");
         let found = self.find().await;
         self.wait_for("pods that are gone to be given up");
@@ -181,7 +182,8 @@ impl BringUp {
                 (Ok(_), Ok(kernel)) => {
                     self.feeds.problems.set("start", None);
                     let held = by_handle(&allocator);
-                    let tunnel = held.get(&tunnel_handle(&self.config.node)).and_then(|held| first_ipv4(held));
+                    let tunnel =
+                        held.get(&tunnel_handle(&self.config.node)).and_then(|held| first_ipv4(held));
                     return Found { allocator, tunnel, kernel };
                 }
                 (loaded, kernel) => {
@@ -203,7 +205,12 @@ impl BringUp {
         let Self { config, doors, feeds, .. } = self;
         let node = config.node.clone();
         let problems = feeds.problems.clone();
-        let stale = endpoints::adopt(&feeds.endpoints, &found.allocator, &found.kernel, &config.felix.interface_prefix);
+        let stale = endpoints::adopt(
+            &feeds.endpoints,
+            &found.allocator,
+            &found.kernel,
+            &config.felix.interface_prefix,
+        );
         let (owner, addresses) = Owner::new(
             found.allocator,
             Arc::clone(&doors.store),

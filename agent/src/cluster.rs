@@ -11,12 +11,14 @@ use futures::stream::{SelectAll, select_all};
 use manx_datastore::{Datastore, Event};
 use manx_ipam::check_overlaps;
 use manx_model::{
-    BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, IpipMode, Kind, Node, NodeName, Object,
+    BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, IpipMode, Kind, Node, NodeName,
+    Object,
 };
 use tokio::sync::watch;
 
 /// The kinds that every agent watches. Blocks are not among them: an agent knows its own.
-const WATCHED: [Kind; 5] = [Kind::Node, Kind::IPPool, Kind::IPAMConfig, Kind::BGPConfiguration, Kind::BGPPeer];
+const WATCHED: [Kind; 5] =
+    [Kind::Node, Kind::IPPool, Kind::IPAMConfig, Kind::BGPConfiguration, Kind::BGPPeer];
 
 /// What the datastore says, read and checked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -140,7 +142,9 @@ impl Cluster {
         let added = match kind {
             Kind::Node => self.add_node(object),
             Kind::IPPool => self.add_pool(object),
-            Kind::BGPPeer => object.spec().map(|spec| drop(self.peers.insert(object.name().to_owned(), spec))),
+            Kind::BGPPeer => {
+                object.spec().map(|spec| drop(self.peers.insert(object.name().to_owned(), spec)))
+            }
             Kind::BGPConfiguration if object.name() == "default" => object.spec().map(|spec| self.bgp = spec),
             Kind::IPAMConfig if object.name() == "default" => object.spec().map(|spec| self.ipam = spec),
             _ => Ok(()),
@@ -190,9 +194,9 @@ type Batches = SelectAll<futures::stream::BoxStream<'static, Vec<(Kind, Event)>>
 /// The watches of all kinds as one stream; what is ready at once comes as one batch.
 fn all_watches(store: &dyn Datastore) -> Batches {
     const BATCH: usize = 1024;
-    select_all(WATCHED.map(|kind| {
-        store.watch(kind).map(move |event| (kind, event)).ready_chunks(BATCH).boxed()
-    }))
+    select_all(
+        WATCHED.map(|kind| store.watch(kind).map(move |event| (kind, event)).ready_chunks(BATCH).boxed()),
+    )
 }
 
 #[cfg(test)]

@@ -110,8 +110,12 @@ pub enum Notice {
 impl std::fmt::Display for Notice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotSupportedYet { variable } => write!(f, "{variable} is not supported yet and has no effect"),
-            Self::UnknownFelix { variable } => write!(f, "{variable} is no parameter of Felix; is it misspelt?"),
+            Self::NotSupportedYet { variable } => {
+                write!(f, "{variable} is not supported yet and has no effect")
+            }
+            Self::UnknownFelix { variable } => {
+                write!(f, "{variable} is no parameter of Felix; is it misspelt?")
+            }
             Self::ValueNotSupportedYet { variable, value, instead } => {
                 write!(f, "{variable}={value} is not supported yet: {instead}")
             }
@@ -142,7 +146,9 @@ impl Config {
                 .parse("MANX_DATASTORE", parse::datastore)
                 .unwrap_or_else(|| DatastoreChoice::File("/var/lib/manx/datastore".into())),
             run_dir: reader.parse("MANX_RUN_DIR", parse::directory).unwrap_or_else(|| "/run/manx".into()),
-            state_dir: reader.parse("MANX_STATE_DIR", parse::directory).unwrap_or_else(|| "/var/lib/manx".into()),
+            state_dir: reader
+                .parse("MANX_STATE_DIR", parse::directory)
+                .unwrap_or_else(|| "/var/lib/manx".into()),
             notices: reader.take_notices(),
             backend,
             node: node.unwrap_or_else(|| "unknown".parse().expect("a constant node name")),
@@ -171,7 +177,11 @@ fn backend(reader: &mut Reader<'_>) -> Backend {
         Some("none") => Backend::None,
         Some("vxlan") => {
             let instead = "nodes are not connected by this agent (use bird)";
-            reader.notice(Notice::ValueNotSupportedYet { variable: VARIABLE, value: "vxlan".into(), instead });
+            reader.notice(Notice::ValueNotSupportedYet {
+                variable: VARIABLE,
+                value: "vxlan".into(),
+                instead,
+            });
             Backend::None
         }
         None | Some("bird") => Backend::Bird,
@@ -190,7 +200,9 @@ impl Felix {
                 configured: reader.parse("FELIX_IPINIPMTU", parse::mtu).flatten(),
                 ipip_ruled_out: reader.parse("FELIX_IPINIPENABLED", parse::felix_bool) == Some(false),
             },
-            interface_prefix: reader.parse("FELIX_INTERFACEPREFIX", parse::prefix).unwrap_or_else(|| "cali".into()),
+            interface_prefix: reader
+                .parse("FELIX_INTERFACEPREFIX", parse::prefix)
+                .unwrap_or_else(|| "cali".into()),
             ip_forwarding: reader.parse("FELIX_IPFORWARDING", parse::enabled).unwrap_or(true),
         }
     }

@@ -57,11 +57,15 @@ pub fn decide(cluster: &Cluster, wanted: &DefaultPool) -> Decision {
 /// A damaged or refused pool is a pool: none is made beside it.
 fn has_ipv4_pool(cluster: &Cluster) -> bool {
     let is_ipv4 = |object: &Object| !object.spec["cidr"].as_str().is_some_and(|cidr| cidr.contains(':'));
-    cluster.pool_objects.values().any(is_ipv4) || cluster.invalid.iter().any(|invalid| invalid.kind == Kind::IPPool)
+    cluster.pool_objects.values().any(is_ipv4)
+        || cluster.invalid.iter().any(|invalid| invalid.kind == Kind::IPPool)
 }
 
 fn new_pool(cidr: ipnet::Ipv4Net, wanted: &DefaultPool) -> Object {
-    let rest = Map::from_iter([("nodeSelector".to_owned(), Value::from("all()")), ("vxlanMode".into(), "Never".into())]);
+    let rest = Map::from_iter([
+        ("nodeSelector".to_owned(), Value::from("all()")),
+        ("vxlanMode".into(), "Never".into()),
+    ]);
     let spec = IpPoolSpec {
         cidr: cidr.to_string(),
         block_size: Some(wanted.block_size),
@@ -77,9 +81,12 @@ fn new_pool(cidr: ipnet::Ipv4Net, wanted: &DefaultPool) -> Object {
 
 fn reconcile(pool: &Object, wanted: &DefaultPool) -> Decision {
     let mode = pool.spec["ipipMode"].as_str().unwrap_or("Never");
-    let record = match pool.metadata.annotations.get(RECORD).map(|text| serde_json::from_str::<Record>(text)) {
+    let record = match pool.metadata.annotations.get(RECORD).map(|text| serde_json::from_str::<Record>(text))
+    {
         Some(Ok(record)) => record,
-        Some(Err(error)) => return Decision::Report(format!("IPPool {}: annotation {RECORD}: {error}", pool.name())),
+        Some(Err(error)) => {
+            return Decision::Report(format!("IPPool {}: annotation {RECORD}: {error}", pool.name()));
+        }
         None if mode == wanted.ipip.to_string() => return Decision::Settled,
         None => {
             return Decision::Report(format!(
@@ -116,10 +123,14 @@ fn update(pool: &Object, wanted: &DefaultPool, mode: &str, same: bool) -> Decisi
     let mut updated = pool.clone();
     write_record(&mut updated, wanted);
     if same {
-        return Decision::Update(updated, format!("IPPool {}: recorded revision {}", pool.name(), wanted.revision));
+        return Decision::Update(
+            updated,
+            format!("IPPool {}: recorded revision {}", pool.name(), wanted.revision),
+        );
     }
     updated.spec["ipipMode"] = Value::from(wanted.ipip.to_string());
-    let what = format!("IPPool {}: ipipMode {mode} -> {} (CALICO_IPV4POOL_IPIP changed)", pool.name(), wanted.ipip);
+    let what =
+        format!("IPPool {}: ipipMode {mode} -> {} (CALICO_IPV4POOL_IPIP changed)", pool.name(), wanted.ipip);
     Decision::Update(updated, what)
 }
 
@@ -180,7 +191,13 @@ mod tests {
     use super::*;
 
     fn wanted(ipip: IpipMode, revision: u64) -> DefaultPool {
-        DefaultPool { cidr: "192.168.0.0/16".parse().ok(), block_size: 26, ipip, nat_outgoing: true, revision }
+        DefaultPool {
+            cidr: "192.168.0.0/16".parse().ok(),
+            block_size: 26,
+            ipip,
+            nat_outgoing: true,
+            revision,
+        }
     }
 
     fn cluster_with(pool: Object) -> Cluster {

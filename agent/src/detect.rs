@@ -66,9 +66,9 @@ fn find(source: &AddressSource, kernel: &Snapshot) -> Result<InterfaceAddress, S
             .ok_or_else(|| format!("IP={address}: no interface of this node has this address"))
     };
     match source {
-        AddressSource::Autodetect => first_found(kernel)
-            .map(|(_, address)| address)
-            .ok_or_else(|| "IP=autodetect: no interface that is up has a usable IPv4 address; set IP".to_owned()),
+        AddressSource::Autodetect => first_found(kernel).map(|(_, address)| address).ok_or_else(|| {
+            "IP=autodetect: no interface that is up has a usable IPv4 address; set IP".to_owned()
+        }),
         AddressSource::Address(address) => carried(*address),
         AddressSource::Interface(interface) => carried(interface.address()).map(|_| *interface),
     }

@@ -73,8 +73,11 @@ impl Endpoints {
     pub fn routable(&self, kernel: &Snapshot) -> BTreeMap<IpAddr, String> {
         let owner = |device: &str| kernel.link(device).and_then(|link| link.alias.clone());
         self.with(|table| {
-            let linked = table.by_handle.iter().filter(|(handle, pod)| owner(&pod.device).as_ref() == Some(handle));
-            linked.flat_map(|(_, pod)| pod.addresses.iter().map(|address| (*address, pod.device.clone()))).collect()
+            let linked =
+                table.by_handle.iter().filter(|(handle, pod)| owner(&pod.device).as_ref() == Some(handle));
+            linked
+                .flat_map(|(_, pod)| pod.addresses.iter().map(|address| (*address, pod.device.clone())))
+                .collect()
         })
     }
 
@@ -120,7 +123,8 @@ fn surviving_device(
     if let Some(device) = by_alias.get(handle) {
         return Survival::Device((*device).to_owned());
     }
-    let attributes = allocator.allocations().find(|(_, held, _)| *held == handle).map(|(_, _, a)| &a.secondary);
+    let attributes =
+        allocator.allocations().find(|(_, held, _)| *held == handle).map(|(_, _, a)| &a.secondary);
     let Some(attributes) = attributes.filter(|attributes| !attributes.contains_key("type")) else {
         return Survival::NoPod;
     };

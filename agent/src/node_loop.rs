@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use manx_felix::{
-    AddressWish, Decision, Facts, Kernel, KernelError, Lifecycle, Mtu, Operation, Path, Publish, RemoteNode, Snapshot,
-    Sweep, TunnelFacts, desired, plan,
+    AddressWish, Decision, Facts, Kernel, KernelError, Lifecycle, Mtu, Operation, Path, Publish, RemoteNode,
+    Snapshot, Sweep, TunnelFacts, desired, plan,
 };
 use manx_model::{InterfaceAddress, NodeName};
 use tokio::sync::watch;
@@ -69,8 +69,6 @@ pub struct NodeLoop {
 pub struct NodeReport {
     /// How each remote prefix is reached, or why not.
     pub paths: BTreeMap<IpNet, Path>,
-    /// Routes of ours that the kernel should have.
-    pub routes: usize,
     /// The kernel has all of them.
     pub in_desired_state: bool,
     /// The address of our tunnel, while it takes packets.
@@ -127,20 +125,21 @@ impl NodeLoop {
         let tunnel = self.tunnel(lifecycle, &cluster, tunnel_address, snapshot);
         let facts = self.facts(&cluster, remote, tunnel_address, snapshot);
         let wanted = desired(&facts, snapshot);
-        let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && *self.converged.borrow_and_update() };
+        let sweep =
+            Sweep { local: cluster.in_sync, remote: cluster.in_sync && *self.converged.borrow_and_update() };
         let routes = plan(&wanted, snapshot, sweep);
         let repairs = routes.len();
         let operations: Vec<Operation> = tunnel.operation.clone().into_iter().chain(routes).collect();
         let answers = self.kernel.apply(operations.clone()).await;
-        if let (Some(_), Some(Err(error))) = (&tunnel.operation, answers.first()) {
+        let (of_tunnel, of_routes) = answers.split_at(usize::from(tunnel.operation.is_some()));
+        if let [Err(error)] = of_tunnel {
             lifecycle.failed(Instant::now().into_std(), error.clone());
         }
-        let failures: Vec<KernelError> = answers.into_iter().filter_map(Result::err).collect();
+        let failures: Vec<KernelError> = of_routes.iter().filter_map(|answer| answer.clone().err()).collect();
         self.complain(&tunnel, &wanted, &failures);
         self.report.send_if_modified(|report| {
             let new = NodeReport {
                 paths: wanted.paths,
-                routes: wanted.routes.len(),
                 in_desired_state: failures.is_empty() && wanted.held.values().all(manx_felix::Held::agrees),
                 tunnel: self.publication.borrow().tunnel,
                 repaired: report.repaired + repairs as u64,
@@ -151,7 +150,7 @@ impl NodeLoop {
         });
         Turn {
             changed: !operations.is_empty(),
-            failed: !failures.is_empty(),
+            failed: answers.iter().any(Result::is_err),
             deadline: tunnel.deadline.map(Instant::from_std),
         }
     }
@@ -223,7 +222,10 @@ impl NodeLoop {
         self.problems.set("kernel", failures.iter().map(ToString::to_string));
         let held = wanted.held.iter().filter(|(_, held)| !held.agrees());
         let held = held.map(|(key, held)| {
-            format!("route {key} is held back: another program (protocol {}) has one", held.foreign.protocol.0)
+            format!(
+                "route {key} is held back: another program (protocol {}) has one",
+                held.foreign.protocol.0
+            )
         });
         let unresolved = wanted.paths.iter().filter_map(|(prefix, path)| match path {
             Path::Unresolved { reason } => Some(format!("{prefix}: {reason}")),

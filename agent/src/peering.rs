@@ -58,7 +58,8 @@ impl Peering {
     /// Global peers first, then the node's own: of two for one address, the first stays (as in Calico).
     fn add_configured(&mut self, cluster: &Cluster, node: &NodeName, own: Ipv4Addr) {
         let is_global = |spec: &BgpPeerSpec| spec.node.as_deref().unwrap_or("").is_empty();
-        let (global, of_nodes): (Vec<_>, Vec<_>) = cluster.peers.iter().partition(|(_, spec)| is_global(spec));
+        let (global, of_nodes): (Vec<_>, Vec<_>) =
+            cluster.peers.iter().partition(|(_, spec)| is_global(spec));
         let ours = of_nodes.into_iter().filter(|(_, spec)| spec.node.as_deref() == Some(node.as_str()));
         let named = |kind| move |peer| (kind, peer);
         for (kind, (name, spec)) in global.into_iter().map(named("Global")).chain(ours.map(named("Node"))) {
@@ -117,7 +118,9 @@ fn peer_name(kind: &str, address: IpAddr) -> String {
 }
 
 fn not_supported(object: &str, rest: &Map<String, Value>) -> Vec<String> {
-    rest.keys().map(|field| format!("{object}: spec.{field} is not supported yet and has no effect")).collect()
+    rest.keys()
+        .map(|field| format!("{object}: spec.{field} is not supported yet and has no effect"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -181,7 +184,9 @@ mod tests {
         let peering = peers_of_a(&cluster);
         assert_eq!(peering.peers.len(), 1);
         let problems = peering.problems.join("\n");
-        for part in ["no-as: spec.asNumber", "no-ip: spec.peerIP", "selector: spec.peerSelector is not supported"] {
+        for part in
+            ["no-as: spec.asNumber", "no-ip: spec.peerIP", "selector: spec.peerSelector is not supported"]
+        {
             assert!(problems.contains(part), "{problems}");
         }
     }

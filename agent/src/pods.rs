@@ -18,7 +18,7 @@ use manx_ipam::AssignRequest;
 use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Refused};
 use crate::endpoints::{Endpoint, Endpoints};
 
 /// Carries out CNI requests.
@@ -134,9 +134,14 @@ impl Pods {
 
     /// Releases every container of `network` that the runtime no longer knows.
     async fn gc(&self, network: &str, valid: &[Attachment]) -> Result<(), CniError> {
-        let valid: BTreeSet<String> = valid.iter().map(|known| handle_id(network, &known.container_id)).collect();
+        let valid: BTreeSet<String> =
+            valid.iter().map(|known| handle_id(network, &known.container_id)).collect();
         let ours = format!("{}.", network.to_lowercase());
-        let stale = self.endpoints.all().into_iter().filter(|(handle, _)| handle.starts_with(&ours) && !valid.contains(handle));
+        let stale = self
+            .endpoints
+            .all()
+            .into_iter()
+            .filter(|(handle, _)| handle.starts_with(&ours) && !valid.contains(handle));
         for (handle, endpoint) in stale {
             let _alone = self.endpoints.lock(&endpoint.device).await;
             self.detach(&endpoint.device, &handle).await?;
@@ -149,7 +154,13 @@ impl Pods {
         const MSG: &str = "the pod's network could not be removed";
         let refused = |error: String| CniError::new(Code::DATAPLANE, MSG, error);
         self.kernel.detach(device, handle).await.map_err(|error| refused(error.to_string()))?;
-        let kept = |error| CniError::new(Code::TRY_AGAIN_LATER, "the pod's address could not be given back", error);
+        let kept = |error: Refused| {
+            CniError::new(
+                Code::TRY_AGAIN_LATER,
+                "the pod's address could not be given back",
+                error.to_string(),
+            )
+        };
         self.addresses.release(handle.to_owned()).await.map_err(kept)?;
         self.endpoints.remove(handle);
         Ok(())
@@ -203,6 +214,7 @@ fn no_namespace() -> CniError {
     CniError::new(Code::ENVIRONMENT, "no network namespace", details)
 }
 
-fn no_address(reason: String) -> CniError {
-    CniError::new(Code::NO_ADDRESS, "no address could be assigned", reason)
+fn no_address(reason: Refused) -> CniError {
+    let code = if reason.is_passing() { Code::TRY_AGAIN_LATER } else { Code::NO_ADDRESS };
+    CniError::new(code, "no address could be assigned", reason.to_string())
 }

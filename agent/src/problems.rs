@@ -24,6 +24,8 @@ impl Problems {
     /// All of them, each with its source in front.
     pub fn list(&self) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().flat_map(|(source, texts)| texts.iter().map(move |text| format!("{source}: {text}"))).collect()
+        all.iter()
+            .flat_map(|(source, texts)| texts.iter().map(move |text| format!("{source}: {text}")))
+            .collect()
     }
 }

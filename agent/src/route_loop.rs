@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use manx_bgp_driver::{
-    Bgp, Change, ExportPolicy, PeerConfig, Shutdown, SpeakerConfig, SpeakerStatus, Transport,
-};
+use manx_bgp::policy::ExportPolicy;
+use manx_bgp::speaker::{Change, PeerConfig, PeerStatus, SpeakerConfig};
+use manx_bgp_driver::{Bgp, ListenerStatus, Shutdown, Transport};
 use manx_model::{Asn, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,7 +58,7 @@ pub struct RouteLoop {
 impl RouteLoop {
     /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
     pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
-        let mut current = self.peering();
+        let mut current = self.peering(None);
         let listen = SocketAddr::new(self.address.into(), current.listen_port);
         let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
         bgp.originate(self.blocks.borrow_and_update().clone());
@@ -72,10 +72,10 @@ impl RouteLoop {
                     return std::future::pending().await;
                 }
                 Some(question) = self.questions.recv() => {
-                    let _ = question.send(self.describe(&current, &bgp.status()));
+                    let _ = question.send(describe(&bgp.status()));
                 }
                 Ok(()) = self.cluster.changed() => {
-                    let wanted = self.peering();
+                    let wanted = self.peering(Some(listen.port()));
                     if wanted != current {
                         bgp.configure(self.speaker(&wanted));
                         current = wanted;
@@ -87,10 +87,14 @@ impl RouteLoop {
         }
     }
 
-    fn peering(&mut self) -> Peering {
+    fn peering(&mut self, listening: Option<u16>) -> Peering {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         let peering = peering(&cluster, &self.node, self.address, self.own_asn);
-        self.problems.set("bgp", peering.problems.iter().cloned());
+        let port = peering.listen_port;
+        let late = listening.filter(|listening| *listening != port).map(|listening| {
+            format!("BGPConfiguration default: listenPort {port} waits for a restart of this agent, which is on {listening}")
+        });
+        self.problems.set("bgp", peering.problems.iter().cloned().chain(late));
         peering
     }
 
@@ -99,7 +103,7 @@ impl RouteLoop {
         let peer = |(address, peer): (&IpAddr, &Peer)| {
             let config = PeerConfig {
                 name: peer.name.clone(),
-                address: peer.address,
+                port: peer.address.port(),
                 asn: peer.asn,
                 passive: peer.passive,
                 local_address,
@@ -134,14 +138,36 @@ impl RouteLoop {
             self.converged.send_replace(true);
         }
     }
+}
 
-    fn describe(&self, peering: &Peering, _speaker: &SpeakerStatus) -> status::Bgp {
-        status::Bgp {
-            asn: peering.asn.get(),
-            router_id: self.address.to_string(),
-            listening: String::new(),
-            converged: *self.converged.borrow(),
-            peers: Vec::new(),
-        }
+fn describe(status: &manx_bgp_driver::Status) -> status::Bgp {
+    status::Bgp {
+        asn: status.speaker.asn.get(),
+        router_id: status.speaker.router_id.to_string(),
+        listening: listening(&status.listener),
+        converged: status.speaker.converged,
+        peers: status.speaker.peers.iter().map(describe_peer).collect(),
+    }
+}
+
+fn listening(listener: &ListenerStatus) -> String {
+    match (&listener.address, &listener.error) {
+        (_, Some(error)) => format!("NOT listening: {error}"),
+        (Some(address), None) => format!("listening on {address}"),
+        (None, None) => "not listening".to_owned(),
+    }
+}
+
+fn describe_peer(peer: &PeerStatus) -> status::Peer {
+    status::Peer {
+        name: peer.name.clone(),
+        address: peer.address.to_string(),
+        asn: peer.asn.get(),
+        state: peer.state.to_string(),
+        seconds: peer.state_for.as_secs(),
+        received: peer.received,
+        stale: peer.stale,
+        sent: peer.sent,
+        last_error: peer.last_error.clone(),
     }
 }

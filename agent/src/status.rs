@@ -28,8 +28,6 @@ pub struct Status {
     pub in_sync: bool,
     /// The kernel has every route of ours as it should be.
     pub in_desired_state: bool,
-    /// Routes of ours that the kernel should have.
-    pub routes: usize,
     /// Routes written so far.
     pub routes_written: u64,
     /// The pools that are in use.
@@ -110,6 +108,8 @@ pub struct Peer {
     pub seconds: u64,
     /// Prefixes that it has announced.
     pub received: usize,
+    /// Among them, those that are kept while it restarts.
+    pub stale: usize,
     /// Prefixes that we announce to it.
     pub sent: usize,
     /// Why the session ended last.

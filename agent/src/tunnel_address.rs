@@ -27,7 +27,9 @@ pub async fn keep(
         let held = *address.borrow();
         let result = match (want, held) {
             (true, None) => assign(&node, &addresses).await.map(Some),
-            (false, Some(_)) => addresses.release(tunnel_handle(&node)).await.map(|_| None),
+            (false, Some(_)) => {
+                addresses.release(tunnel_handle(&node)).await.map(|_| None).map_err(|error| error.to_string())
+            }
             _ => Ok(held),
         };
         let failed = match result {
@@ -48,12 +50,11 @@ pub async fn keep(
 }
 
 async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, String> {
-    let attributes = BTreeMap::from([
-        ("node".to_owned(), node.to_string()),
-        ("type".to_owned(), TUNNEL_IPIP.to_owned()),
-    ]);
+    let attributes =
+        BTreeMap::from([("node".to_owned(), node.to_string()), ("type".to_owned(), TUNNEL_IPIP.to_owned())]);
     let request = AssignRequest { handle: tunnel_handle(node), attributes };
-    match addresses.assign(request).await?.address {
+    let assigned = addresses.assign(request).await.map_err(|error| error.to_string())?;
+    match assigned.address {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(address) => Err(format!("IPAM gave {address}, and the tunnel needs an IPv4 address")),
     }

@@ -19,7 +19,11 @@ pub trait Kernel: Send + Sync {
     /// Prepares the node itself: lets it forward IPv4 packets, unless `forwarding` is false
     /// (`FELIX_IPFORWARDING=Disabled`), and looks whether anything about `device`, the link that carries the node's
     /// address, will be in the way. Returns warnings for the operator.
-    fn prepare<'a>(&'a self, device: &'a str, forwarding: bool) -> BoxFuture<'a, Result<Vec<String>, KernelError>>;
+    fn prepare<'a>(
+        &'a self,
+        device: &'a str,
+        forwarding: bool,
+    ) -> BoxFuture<'a, Result<Vec<String>, KernelError>>;
 
     /// Reads everything that a [`Snapshot`] holds, in one consistent pass.
     fn read(&self) -> BoxFuture<'_, Result<Snapshot, KernelError>>;

@@ -1,17 +1,17 @@
 //! Giving out addresses: a batch of requests, one write of a block.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use futures::future::join_all;
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_model::{AllocationAttribute, BlockSpec, IpPool, IpamConfigSpec, Kind};
+use manx_model::{BlockSpec, IpPool, IpamConfigSpec, Kind};
 
 use crate::affinity::{Claimant, Mended, bump};
+use crate::batch::Batch;
 use crate::block::{self, Block};
 use crate::choose::{Taken, candidates, serves};
-use crate::{Allocator, AssignRequest, Assigned, Error, TRIES, handle};
+use crate::{Allocator, AssignRequest, Assigned, Error, TRIES};
 
 /// Blocks that one node may own where IPAMConfig says 0 (Calico's number).
 const DEFAULT_MAX_BLOCKS: usize = 20;
@@ -57,6 +57,7 @@ impl Allocator {
             }
             let (cidr, free) = match self.block_with_space(door) {
                 Some(found) => found,
+                None if batch.find_elsewhere(door.store).await => continue,
                 None => self.claim_another(door).await?,
             };
             open.truncate(free);
@@ -119,6 +120,9 @@ impl Allocator {
                     false => Err(error.clone()),
                 };
                 batch.unknown += 1;
+                if self.unreadable.contains(&cidr) {
+                    batch.prepared.clear();
+                }
                 reread.map_err(|_| {
                     batch.prepared.clear();
                     self.loaded = false;
@@ -233,76 +237,5 @@ struct Door<'a> {
 impl Door<'_> {
     fn pool_names(&self) -> Vec<String> {
         self.pools.iter().filter(|pool| !pool.disabled).map(|pool| pool.name.clone()).collect()
-    }
-}
-
-/// The requests of one call, and how far they have come.
-struct Batch<'a> {
-    requests: &'a [AssignRequest],
-    answers: Vec<Option<Result<Assigned, Error>>>,
-    /// The handles that were written for a block in which they hold nothing yet.
-    prepared: BTreeMap<usize, IpNet>,
-    /// Writes whose fate was unknown.
-    unknown: usize,
-}
-
-impl<'a> Batch<'a> {
-    fn new(requests: &'a [AssignRequest]) -> Self {
-        let answers = requests.iter().map(|request| handle::check(&request.handle).err().map(Err)).collect();
-        Self { requests, answers, prepared: BTreeMap::new(), unknown: 0 }
-    }
-
-    /// The requests without an answer. Of two with one handle the first stands for both.
-    fn open(&self) -> Vec<usize> {
-        let mut seen = BTreeSet::new();
-        (0..self.requests.len())
-            .filter(|index| self.answers[*index].is_none() && seen.insert(&self.requests[*index].handle))
-            .collect()
-    }
-
-    fn attribute(&self, index: usize) -> AllocationAttribute {
-        let request = &self.requests[index];
-        AllocationAttribute {
-            handle_id: Some(request.handle.clone()),
-            secondary: request.attributes.clone(),
-            ..Default::default()
-        }
-    }
-
-    /// Writes the handles of `open` for `cidr`, all at once; returns those that may now be given an address.
-    async fn prepare_handles(&mut self, store: &dyn Datastore, open: &[usize], cidr: IpNet) -> Vec<usize> {
-        let todo = open.iter().copied().filter(|index| self.prepared.get(index) != Some(&cidr));
-        let todo: Vec<usize> = todo.collect();
-        let prepared =
-            join_all(todo.iter().map(|index| handle::prepare(store, &self.requests[*index].handle, cidr)))
-                .await;
-        for (index, prepared) in todo.into_iter().zip(prepared) {
-            match prepared {
-                Ok(None) => {
-                    self.prepared.insert(index, cidr);
-                }
-                Ok(Some((address, block))) => self.answers[index] = Some(Ok(Assigned { address, block })),
-                Err(error) => self.answers[index] = Some(Err(error)),
-            }
-        }
-        open.iter().copied().filter(|index| self.answers[*index].is_none()).collect()
-    }
-
-    fn fail_open(&mut self, error: &Error) {
-        self.answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| {
-            *answer = Some(Err(error.clone()));
-        });
-    }
-
-    /// Takes back the handles of requests that got no address. What fails here is left to the sweep.
-    async fn undo_handles(&mut self, store: &dyn Datastore) {
-        let failed = self.prepared.iter().filter(|(index, _)| matches!(self.answers[**index], Some(Err(_))));
-        join_all(failed.map(|(index, cidr)| handle::forget(store, &self.requests[*index].handle, *cidr)))
-            .await;
-    }
-
-    fn answers(self) -> Vec<Result<Assigned, Error>> {
-        let unanswered = || Err(Error::contention("the request"));
-        self.answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
     }
 }

@@ -7,7 +7,7 @@ use manx_model::{Invalid, IpPool, Kind, NodeName, cidr_name};
 
 /// The blocks of `pool` in the order in which `node` tries them: each once, from a start that depends on the node alone,
 /// so that nodes which grow at the same time do not reach for the same block.
-pub(crate) fn candidates(pool: &IpPool, node: &NodeName) -> impl Iterator<Item = IpNet> {
+pub(crate) fn candidates(pool: &IpPool, node: &NodeName) -> impl Iterator<Item = IpNet> + use<> {
     let count = pool.block_count();
     let start = u128::from(hash(node.as_str())) % count;
     let (cidr, size) = (pool.cidr, pool.block_size);

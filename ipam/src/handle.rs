@@ -58,6 +58,14 @@ pub(crate) async fn prepare(
     Err(Error::contention(format!("IPAMHandle {handle}")))
 }
 
+/// The address that `handle` holds, in whichever block.
+pub(crate) async fn find(store: &dyn Datastore, handle: &str) -> Result<Option<(IpAddr, IpNet)>, Error> {
+    match read(store, handle).await? {
+        Some(found) => address_of(store, &found.spec).await,
+        None => Ok(None),
+    }
+}
+
 /// Where the handle holds an address in fact.
 async fn address_of(store: &dyn Datastore, handle: &HandleSpec) -> Result<Option<(IpAddr, IpNet)>, Error> {
     for cidr in blocks(handle) {

@@ -12,6 +12,7 @@ mod affinity;
 mod allocator;
 mod assign;
 mod audit;
+mod batch;
 mod block;
 mod choose;
 mod error;

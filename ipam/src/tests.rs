@@ -1,1 +1,120 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::executor::block_on;
+use manx_datastore::testing::{Faults, Faulty};
+use manx_datastore::{Datastore, Memory};
+use manx_model::{
+    AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpPool, IpamConfigSpec,
+    IpipMode, Kind, NodeName, Object,
+};
+
+use super::*;
+
+mod crashes;
+mod errors;
+mod protocol;
+mod races;
+
+type Store = Faulty<Memory>;
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_793_487_600)
+}
+
+fn store() -> Store {
+    Faulty::new(Memory::new(), 0, Faults::default())
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
+    IpPool {
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
+        block_size,
+        ipip: IpipMode::Never,
+        nat_outgoing: false,
+        disabled: false,
+    }
+}
+
+fn request(node: &str, handle: impl ToString) -> AssignRequest {
+    let attributes = [("node".to_owned(), node.to_owned()), ("pod".to_owned(), handle.to_string())].into();
+    AssignRequest { handle: handle.to_string(), attributes }
+}
+
+fn requests(node: &str, count: usize) -> Vec<AssignRequest> {
+    (0..count).map(|n| request(node, format!("{node}.{n}"))).collect()
+}
+
+/// Assigns with the usual configuration; every request must succeed.
+fn assign(
+    allocator: &mut Allocator,
+    store: &Store,
+    pools: &[IpPool],
+    requests: &[AssignRequest],
+) -> Vec<IpAddr> {
+    let answers = block_on(allocator.assign(store, now(), pools, &IpamConfigSpec::default(), requests));
+    answers.into_iter().map(|answer| answer.unwrap().address).collect()
+}
+
+fn release(allocator: &mut Allocator, store: &Store, handle: &str) -> Result<Vec<IpAddr>, Error> {
+    let config = IpamConfigSpec::default();
+    block_on(allocator.release(store, now(), &config, &[handle.to_owned()])).remove(0)
+}
+
+async fn sweep_all_but(
+    allocator: &mut Allocator,
+    store: &dyn Datastore,
+    keep: impl Fn(&str, &AllocationAttribute) -> bool + Send,
+) -> Result<SweepReport, Error> {
+    allocator.load(store, now()).await?;
+    allocator.sweep(store, now(), &IpamConfigSpec::default(), keep).await
+}
+
+fn specs<S: serde::de::DeserializeOwned>(store: &Store, kind: Kind) -> Vec<S> {
+    let listed = block_on(store.list(kind)).unwrap();
+    listed.into_iter().map(|object| object.unwrap().spec().unwrap()).collect()
+}
+
+fn findings(store: &Store) -> Vec<Finding> {
+    let blocks: Vec<BlockSpec> = specs(store, Kind::IPAMBlock);
+    let affinities: Vec<AffinitySpec> = specs(store, Kind::BlockAffinity);
+    audit(&blocks, &affinities, &specs::<HandleSpec>(store, Kind::IPAMHandle))
+}
+
+/// Who holds which address, by what is stored.
+fn holders(store: &Store) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut holders: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for block in specs::<BlockSpec>(store, Kind::IPAMBlock) {
+        for (_, address, attribute) in block::held(&block) {
+            holders.entry(block::handle_of(attribute).unwrap().to_owned()).or_default().push(address);
+        }
+    }
+    holders
+}
+
+fn put(store: &Store, object: Object) {
+    block_on(store.create(object)).unwrap();
+}
+
+fn edit<S: serde::de::DeserializeOwned + serde::Serialize>(
+    store: &Store,
+    kind: Kind,
+    name: &str,
+    change: impl FnOnce(&mut S),
+) {
+    let object = block_on(store.get(kind, name)).unwrap().unwrap();
+    let mut spec: S = object.spec().unwrap();
+    change(&mut spec);
+    block_on(store.update(object.with_spec(&spec))).unwrap();
+}
+
+fn remove(store: &Store, kind: Kind, name: &str) {
+    let object = block_on(store.get(kind, name)).unwrap().unwrap();
+    block_on(store.delete(&object)).unwrap();
+}

@@ -1,5 +1,6 @@
 //! `manx agent`: the agent of a node.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -73,9 +74,8 @@ pub struct Args {
 
 impl Args {
     fn settings(self) -> Settings {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let mut settings = Settings::from_environment(environment);
         let flags = [
             ("NODENAME", "--nodename", self.nodename),
@@ -105,7 +105,12 @@ pub fn run(args: Args) -> ExitCode {
     let log = settings.get("MANX_LOG").unwrap_or("info").to_owned();
     let config = match (Config::read(&settings), EnvFilter::try_new(&log)) {
         (Ok(config), Ok(filter)) => {
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            let ansi = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(ansi)
+                .with_writer(std::io::stderr)
+                .init();
             Arc::new(config)
         }
         (Err(error), _) => {
@@ -113,14 +118,26 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
         (_, Err(error)) => {
-            eprintln!("manx agent: the configuration is wrong:\n  MANX_LOG={log}: {error}; as info, debug or manx=debug");
+            eprintln!(
+                "manx agent: the configuration is wrong:\n  MANX_LOG={log}: {error}; as info, debug or manx=debug"
+            );
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
-    match serve(config) {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve(config));
+    // A thread may be waiting for a lock that another agent holds; it has nothing to finish.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -129,7 +146,6 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn serve(config: Arc<Config>) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
@@ -177,7 +193,13 @@ async fn open_doors(config: &Config) -> Result<Doors, String> {
             Arc::new(opened.map_err(|error| format!("datastore file:{}: {error}", directory.display()))?)
         }
     };
-    Ok(Doors { store, kernel: Arc::new(kernel), transport: Arc::new(Tcp), wall_clock: SystemTime::now, seed: seed() })
+    Ok(Doors {
+        store,
+        kernel: Arc::new(kernel),
+        transport: Arc::new(Tcp),
+        wall_clock: SystemTime::now,
+        seed: seed(),
+    })
 }
 
 /// Different on every start and node; nothing secret depends on it.

@@ -92,7 +92,10 @@ pub(super) fn address(text: &str) -> Result<AddressSource, String> {
         return Ok(AddressSource::Autodetect);
     }
     let usable = |address: Ipv4Addr| {
-        !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+        !(address.is_unspecified()
+            || address.is_loopback()
+            || address.is_multicast()
+            || address.is_broadcast())
     };
     let (source, address) = match text.parse::<Ipv4Addr>() {
         Ok(address) => (AddressSource::Address(address), address),
@@ -103,7 +106,9 @@ pub(super) fn address(text: &str) -> Result<AddressSource, String> {
     };
     match usable(address) {
         true => Ok(source),
-        false => Err("a node needs an address of its own, not a loopback, multicast or unspecified one".into()),
+        false => {
+            Err("a node needs an address of its own, not a loopback, multicast or unspecified one".into())
+        }
     }
 }
 
@@ -159,9 +164,12 @@ pub(super) fn mtu(text: &str) -> Result<Option<u32>, &'static str> {
 
 /// The prefix of pods' host ends.
 pub(super) fn prefix(text: &str) -> Result<String, &'static str> {
-    let good = (1..=4).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let good = (1..=4).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     match good {
         true => Ok(text.to_owned()),
-        false => Err("it is no prefix of 1 to 4 letters, digits, '-' or '_' (11 digits follow, and a name has 15 bytes)"),
+        false => Err(
+            "it is no prefix of 1 to 4 letters, digits, '-' or '_' (11 digits follow, and a name has 15 bytes)",
+        ),
     }
 }

@@ -39,7 +39,11 @@ fn cidr(reader: &mut Reader<'_>, block_size: u8) -> Option<Ipv4Net> {
     match reader.text(VARIABLE) {
         Some("none") => None,
         Some(text) if !wanted => {
-            reader.wrong(VARIABLE, text, "NO_DEFAULT_POOLS=true says that there is no default pool; unset one of the two");
+            reader.wrong(
+                VARIABLE,
+                text,
+                "NO_DEFAULT_POOLS=true says that there is no default pool; unset one of the two",
+            );
             None
         }
         Some(_) => reader.parse(VARIABLE, |text| parse_cidr(text, block_size)),

@@ -12,15 +12,23 @@ pub fn render(status: &Status) -> String {
     list(&mut page, "Without effect", &status.notices);
     let pools = status.pools.iter().map(|pool| {
         let disabled = if pool.disabled { "disabled" } else { "" };
-        vec![pool.name.clone(), pool.cidr.clone(), format!("/{}", pool.block_size), pool.ipip_mode.clone(), disabled.into()]
+        vec![
+            pool.name.clone(),
+            pool.cidr.clone(),
+            format!("/{}", pool.block_size),
+            pool.ipip_mode.clone(),
+            disabled.into(),
+        ]
     });
     table(&mut page, &["POOL", "CIDR", "BLOCKS", "IPIP", ""], pools);
     if let Some(bgp) = &status.bgp {
         speaker(&mut page, bgp);
     }
-    let paths = status.paths.iter().map(|path| vec![path.prefix.clone(), path.route.clone(), path.reason.clone()]);
+    let paths =
+        status.paths.iter().map(|path| vec![path.prefix.clone(), path.route.clone(), path.reason.clone()]);
     table(&mut page, &["REMOTE PREFIX", "ROUTE", "WHY"], paths);
-    let pods = status.pods.iter().map(|pod| vec![pod.addresses.join(" "), pod.device.clone(), pod.handle.clone()]);
+    let pods =
+        status.pods.iter().map(|pod| vec![pod.addresses.join(" "), pod.device.clone(), pod.handle.clone()]);
     table(&mut page, &["POD ADDRESS", "DEVICE", "HANDLE"], pods);
     page
 }
@@ -40,7 +48,7 @@ fn heading(page: &mut String, status: &Status) {
         ("Node", format!("{} ({address}), manx {}", status.node, status.version)),
         ("Agent", ready),
         ("Datastore", format!("{} ({sync})", status.datastore)),
-        ("Kernel", format!("{} routes, {kernel} ({} written since the start)", status.routes, status.routes_written)),
+        ("Kernel", format!("{kernel} ({} routes written since the start)", status.routes_written)),
         ("Tunnel", tunnel),
         ("Blocks", blocks),
         ("Pods", status.pods.len().to_string()),
@@ -54,7 +62,11 @@ fn speaker(page: &mut String, bgp: &Bgp) {
     let converged = if bgp.converged { "converged" } else { "not converged yet" };
     line(page, "");
     line(page, &format!("BGP: AS {}, router id {}, {}, {converged}", bgp.asn, bgp.router_id, bgp.listening));
-    table(page, &["PEER", "ADDRESS", "AS", "STATE", "FOR", "RECEIVED", "SENT", "LAST ERROR"], bgp.peers.iter().map(peer));
+    table(
+        page,
+        &["PEER", "ADDRESS", "AS", "STATE", "FOR", "RECEIVED", "SENT", "LAST ERROR"],
+        bgp.peers.iter().map(peer),
+    );
 }
 
 fn peer(peer: &Peer) -> Vec<String> {
@@ -64,7 +76,10 @@ fn peer(peer: &Peer) -> Vec<String> {
         peer.asn.to_string(),
         peer.state.clone(),
         duration(peer.seconds),
-        peer.received.to_string(),
+        match peer.stale {
+            0 => peer.received.to_string(),
+            stale => format!("{} ({stale} stale)", peer.received),
+        },
         peer.sent.to_string(),
         peer.last_error.clone().unwrap_or_default(),
     ]
@@ -101,7 +116,8 @@ fn table(page: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<Stri
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     line(page, "");
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         line(page, cells.join("  ").trim_end());
     }
 }
@@ -145,7 +161,7 @@ mod tests {
 Node       node1 (172.171.5.95/24), manx 0.1.0
 Agent      ready
 Datastore  memory (in sync)
-Kernel     0 routes, as it should be (0 written since the start)
+Kernel     as it should be (0 routes written since the start)
 Tunnel     down
 Blocks     none
 Pods       0

@@ -1,1 +1,157 @@
-//! The objects of a cluster as YAML files in a directory.
+//! A datastore that is a directory of manifests, `DIR/<plural>/<name>.yaml`: the embedded mode, no Kubernetes needed.
+//!
+//! People read and edit the files with an editor; several agents of one machine write them at the same time, and any
+//! of them may be killed at any instant. `directory` says how that is safe, `watch` how changes are seen.
+
+mod directory;
+mod identity;
+mod lock;
+mod replace;
+mod watch;
+mod yaml;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use manx_datastore::{Datastore, Error, Event, Listed, queue};
+use manx_model::{Kind, Object};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use directory::{Directory, Entry, SETTLE};
+use watch::{Registration, Watcher};
+
+/// A call that waits longer than this (for another process that holds the lock and does not run) is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a file that somebody is writing is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// The objects of a cluster as YAML files in a directory. Its clones are the same store.
+///
+/// All file work is done on tokio's blocking pool. Writes of one store wait for each other here, so that however many
+/// there are, only one thread waits for the lock of the directory.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    directory: Arc<Directory>,
+    writer: Arc<Mutex<()>>,
+    watches: UnboundedSender<Registration>,
+}
+
+impl FileStore {
+    /// Opens the datastore in `root`, which is created if it is not there. Must be called within a tokio runtime with
+    /// its I/O and time drivers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the path and the reason.
+    pub async fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let root = root.into();
+        let directory = Arc::new(blocking(move || Directory::open(&root)).await??);
+        let (watches, registrations) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(Watcher::new(Arc::clone(&directory), registrations).run());
+        Ok(Self { directory, writer: Arc::default(), watches })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Directory) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let directory = Arc::clone(&self.directory);
+        let writer = Arc::clone(&self.writer);
+        let work = async move {
+            let turn: OwnedMutexGuard<()> = writer.lock_owned().await;
+            blocking(move || {
+                // Held until the work is done, even if nobody waits for it any more.
+                let _turn = turn;
+                work(&directory)
+            })
+            .await?
+        };
+        timeout(PATIENCE, work).await.unwrap_or_else(|_| {
+            Err(Error::Unavailable(format!(
+                "no write was possible within {} s: another process holds the lock of the directory",
+                PATIENCE.as_secs()
+            )))
+        })
+    }
+}
+
+#[async_trait]
+impl Datastore for FileStore {
+    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error> {
+        match settled(&self.directory, kind, Some(name.to_owned())).await?.pop() {
+            Some(entry) => Ok(Some(entry.object.clone()?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
+        let entries = settled(&self.directory, kind, None).await?;
+        Ok(entries.iter().map(|entry| entry.object.clone()).collect())
+    }
+
+    async fn create(&self, object: Object) -> Result<Object, Error> {
+        self.write(move |directory| directory.create(object)).await
+    }
+
+    async fn update(&self, object: Object) -> Result<Object, Error> {
+        self.write(move |directory| directory.update(object)).await
+    }
+
+    async fn delete(&self, object: &Object) -> Result<(), Error> {
+        let object = object.clone();
+        self.write(move |directory| directory.delete(&object)).await
+    }
+
+    fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
+        let (sender, stream) = queue();
+        // Fails only while the runtime is shut down, when nobody reads the stream.
+        let _ = self.watches.send(Registration { kind, sender });
+        // The watcher runs for as long as anybody has the store: a watch ends never.
+        let store = self.clone();
+        stream
+            .map(move |event| {
+                let _ = &store;
+                event
+            })
+            .boxed()
+    }
+}
+
+/// One object or all of a kind, after waiting for people who are just writing them.
+pub(crate) async fn settled(
+    directory: &Arc<Directory>,
+    kind: Kind,
+    name: Option<String>,
+) -> Result<Vec<Arc<Entry>>, Error> {
+    let mut looks = SETTLE.as_millis() / LOOK_AGAIN.as_millis();
+    loop {
+        let (directory, name) = (Arc::clone(directory), name.clone());
+        let entries = blocking(move || match name {
+            Some(name) => directory.get(kind, &name).map(Vec::from_iter),
+            None => directory.list(kind),
+        })
+        .await??;
+        if looks == 0 || !entries.iter().any(|entry| entry.may_be_half_written()) {
+            return Ok(entries);
+        }
+        looks -= 1;
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Runs `work` on the blocking pool.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(work).await.map_err(|error| Error::Unavailable(format!("file work was stopped: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub struct Pod {
 /// One call of the plugin. [`Lab::pod_add`] and its sisters make the usual ones; change the fields for others.
 #[derive(Debug, Clone)]
 pub struct Cni {
+    /// The plugin; `None` is the one under test ([`cni_binary`]).
+    pub binary: Option<PathBuf>,
     /// `CNI_COMMAND`: ADD, DEL, CHECK, VERSION, GC or STATUS.
     pub command: String,
     /// The node in whose namespace it runs.
@@ -101,6 +103,7 @@ impl Lab {
              K8S_POD_INFRA_CONTAINER_ID={container_id}"
         );
         Ok(Cni {
+            binary: None,
             command: command.to_owned(),
             node: node.to_owned(),
             container_id,
@@ -113,7 +116,7 @@ impl Lab {
 
     /// Executes the plugin in the node's namespace, whatever its answer.
     pub fn cni(&self, call: &Cni) -> Result<CniReply> {
-        let binary = cni_binary()?;
+        let binary = call.binary.clone().map_or_else(cni_binary, Ok)?;
         let mut command = Program::new(&binary)
             .env("CNI_COMMAND", &call.command)
             .env("CNI_CONTAINERID", &call.container_id)

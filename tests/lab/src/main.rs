@@ -33,9 +33,12 @@ enum Verb {
     },
     /// Take the lab down: processes, namespaces, files.
     Down {
-        /// Take down every lab that no living process owns, such as those that a crashed test left.
+        /// Take down every lab that no living process owns: leftovers, and those that were left up.
         #[arg(long)]
         all: bool,
+        /// Take down only the leftovers of processes that are dead, such as a test that was killed.
+        #[arg(long, conflicts_with = "all")]
+        dead: bool,
     },
     /// Show the nodes, their processes, pods and BGP sessions with the ToR.
     Status,
@@ -70,8 +73,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.verb {
         Verb::Up { fabric, nodes } => up(args.lab, fabric, &nodes),
-        Verb::Down { all: false } => Lab::open(&args.lab).and_then(Lab::down),
-        Verb::Down { all: true } => sweep(),
+        Verb::Down { all, dead } if all || dead => sweep(all),
+        Verb::Down { .. } => Lab::open(&args.lab).and_then(Lab::down),
         Verb::Status => Lab::open(&args.lab).and_then(|lab| status(&lab)),
         Verb::List => list(),
         Verb::Shell { namespace } => Lab::open(&args.lab).and_then(|lab| shell(&lab, &namespace)),
@@ -111,8 +114,8 @@ fn up(name: String, between: Between, nodes: &[String]) -> Result<()> {
     lab.keep()
 }
 
-fn sweep() -> Result<()> {
-    for swept in Lab::sweep(true)? {
+fn sweep(kept: bool) -> Result<()> {
+    for swept in Lab::sweep(kept)? {
         match swept {
             Swept::Removed(name) => println!("{name}: removed"),
             Swept::Kept(name) => println!("{name}: kept"),

@@ -31,6 +31,8 @@ pub enum UdpPace {
 pub struct UdpProbe {
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<UdpReport>>,
+    /// Ends after the sender, for the sake of what is still on its way.
+    stop_echo: Arc<AtomicBool>,
     echo: Option<JoinHandle<()>>,
 }
 
@@ -58,8 +60,8 @@ impl UdpProbe {
         let responder = bind(to, address)?;
         let socket = bind(from, Ipv4Addr::UNSPECIFIED)?;
         let target = responder.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
+        let (stop, stop_echo) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&stop_echo);
         let echo = std::thread::spawn(move || echo(&responder, &until));
         let until = Arc::clone(&stop);
         let sender = std::thread::spawn(move || {
@@ -69,7 +71,7 @@ impl UdpProbe {
                 || receive(&socket),
             )
         });
-        Ok(UdpProbe { stop, sender: Some(sender), echo: Some(echo) })
+        Ok(UdpProbe { stop, sender: Some(sender), stop_echo, echo: Some(echo) })
     }
 
     /// Ends the probe, after the echoes on their way have had a second to come.
@@ -86,25 +88,18 @@ impl Drop for UdpProbe {
         if let Some(sender) = self.sender.take() {
             let _ = sender.join();
         }
+        self.stop_echo.store(true, Ordering::Relaxed);
         if let Some(echo) = self.echo.take() {
             let _ = echo.join();
         }
     }
 }
 
-/// Sends everything back, and goes on for a while after the end, for what is still on its way.
 fn echo(socket: &UdpSocket, stop: &AtomicBool) {
     let mut buffer = [0; 64];
-    let mut ended: Option<Instant> = None;
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let _ = socket.send_to(&buffer[..length], from);
-        }
-        if stop.load(Ordering::Relaxed) {
-            let since = *ended.get_or_insert_with(Instant::now);
-            if since.elapsed() >= DRAIN * slowness() {
-                return;
-            }
         }
     }
 }

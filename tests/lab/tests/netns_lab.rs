@@ -191,6 +191,30 @@ fn losses_are_counted_while_a_path_is_closed_and_only_then() {
 }
 
 #[test]
+fn a_plugin_is_called_as_a_container_runtime_calls_it() {
+    let lab = lab(Topology::one_subnet(1));
+    let plugin = lab.dir().join("plugin");
+    let script = "#!/bin/sh\nread config\necho '{\"config\": '\"$config\"', \"env\": \"'\
+                  \"$CNI_COMMAND $CNI_CONTAINERID $CNI_NETNS $CNI_IFNAME $CNI_ARGS $(ip -br -4 a show eth0)\"'\"}'\n";
+    std::fs::write(&plugin, script).unwrap();
+    std::fs::set_permissions(&plugin, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    lab.pod_namespace("cat").unwrap();
+    let mut call = lab.cni_call("ADD", "node1", "cat", "default").unwrap();
+    call.binary = Some(plugin);
+    let seen = lab.cni(&call).unwrap().ok().unwrap();
+    let node = lab.node("node1").unwrap();
+    assert_eq!(seen["config"]["name"], "k8s-pod-network");
+    assert_eq!(seen["config"]["socket"], node.cni_socket().to_str().unwrap());
+    assert_eq!(seen["config"]["spool"], node.cni_spool().to_str().unwrap());
+    let (id, env) = (format!("{}-cat", lab.name()), seen["env"].as_str().unwrap());
+    let expected = format!(
+        "ADD {id} /run/netns/{id} eth0 \
+         IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=cat;K8S_POD_INFRA_CONTAINER_ID={id} eth0@"
+    );
+    assert!(env.starts_with(&expected) && env.contains("172.171.5.95/24"), "{env}");
+}
+
+#[test]
 fn a_bulk_transfer_uses_full_size_segments() {
     let lab = lab(Topology::founding().keeping(&["node1"]).fabric(Fabric::Router));
     let report = lab.tcp_transfer("node1", "outside", OUTSIDE, 4 << 20).unwrap();

@@ -1,0 +1,49 @@
+//! A route as one peer told it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use manx_model::Asn;
+
+use crate::wire::Attributes;
+
+/// The preference of a route that says none (RFC 4271 §9.1.1 leaves it to us; all vendors say 100).
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// Facts about a peer that decisions need, as they were when its session was established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// It is in another AS.
+    pub external: bool,
+}
+
+/// A path to a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// What is said about it; shared by all prefixes of a message.
+    pub attributes: Arc<Attributes>,
+    /// Its next hop.
+    pub next_hop: IpAddr,
+    /// Who told it.
+    pub from: Neighbour,
+    /// Its peer is restarting and has not repeated it yet (RFC 4724 §4.2).
+    pub stale: bool,
+}
+
+impl Path {
+    /// LOCAL_PREF, or what stands for it.
+    pub fn local_pref(&self) -> u32 {
+        self.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+    }
+
+    /// Who put it into our AS: behind a reflector not the peer itself (RFC 4456 §9).
+    pub fn originator(&self) -> Ipv4Addr {
+        self.attributes.originator_id.unwrap_or(self.from.router_id)
+    }
+}

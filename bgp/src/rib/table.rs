@@ -1,0 +1,92 @@
+//! The table of all paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Path, Rung, decide};
+
+/// All paths to all prefixes; at most one of each peer to a prefix.
+#[derive(Debug, Default)]
+pub struct Table {
+    entries: BTreeMap<IpNet, Entry>,
+}
+
+/// Never without a path.
+#[derive(Debug)]
+struct Entry {
+    paths: Vec<Path>,
+    best: (usize, Rung),
+}
+
+impl Table {
+    /// The best path to a prefix, and why it is.
+    pub fn best(&self, prefix: &IpNet) -> Option<(&Path, Rung)> {
+        let entry = self.entries.get(prefix)?;
+        entry.paths.get(entry.best.0).map(|path| (path, entry.best.1))
+    }
+
+    /// All paths to a prefix.
+    pub fn paths(&self, prefix: &IpNet) -> &[Path] {
+        self.entries.get(prefix).map_or(&[], |entry| &entry.paths)
+    }
+
+    /// All prefixes with a path.
+    pub fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.entries.keys()
+    }
+
+    /// How many paths a peer told, and how many of them are stale.
+    pub fn count(&self, peer: IpAddr) -> (usize, usize) {
+        let paths =
+            self.entries.values().flat_map(|entry| &entry.paths).filter(|path| path.from.address == peer);
+        paths.fold((0, 0), |(all, stale), path| (all + 1, stale + usize::from(path.stale)))
+    }
+
+    /// Takes a path in place of the one that its peer told before.
+    pub fn insert(&mut self, prefix: IpNet, path: Path) {
+        let entry =
+            self.entries.entry(prefix).or_insert(Entry { paths: Vec::new(), best: (0, Rung::OnlyPath) });
+        match entry.paths.iter_mut().find(|each| each.from.address == path.from.address) {
+            Some(old) => *old = path,
+            None => entry.paths.push(path),
+        }
+        entry.decide();
+    }
+
+    /// Forgets a peer's path to a prefix; whether there was one.
+    pub fn remove(&mut self, prefix: &IpNet, peer: IpAddr) -> bool {
+        let Some(entry) = self.entries.get_mut(prefix) else { return false };
+        let before = entry.paths.len();
+        entry.paths.retain(|path| path.from.address != peer);
+        let removed = entry.paths.len() < before;
+        if entry.paths.is_empty() {
+            self.entries.remove(prefix);
+        } else if removed {
+            entry.decide();
+        }
+        removed
+    }
+
+    /// The prefixes to which a peer told a path; with `stale_only`, one that it has not repeated.
+    pub fn told_by(&self, peer: IpAddr, stale_only: bool) -> BTreeSet<IpNet> {
+        let told = |path: &Path| path.from.address == peer && (path.stale || !stale_only);
+        let entries = self.entries.iter().filter(|(_, entry)| entry.paths.iter().any(told));
+        entries.map(|(prefix, _)| *prefix).collect()
+    }
+
+    /// Marks all paths of a peer as stale. That does not change what is best.
+    pub fn mark_stale(&mut self, peer: IpAddr) {
+        let paths = self.entries.values_mut().flat_map(|entry| &mut entry.paths);
+        paths.filter(|path| path.from.address == peer).for_each(|path| path.stale = true);
+    }
+}
+
+impl Entry {
+    fn decide(&mut self) {
+        if let Some(best) = decide(&self.paths) {
+            self.best = best;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Path attributes as values.
+
+mod decode;
+mod encode;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use manx_model::Asn;
+
+use super::AsPath;
+
+pub(super) use decode::{Decoded, decode};
+pub(super) use encode::encode;
+
+/// Attribute type codes.
+pub(super) mod code {
+    pub(crate) const ORIGIN: u8 = 1;
+    pub(crate) const AS_PATH: u8 = 2;
+    pub(crate) const NEXT_HOP: u8 = 3;
+    pub(crate) const MED: u8 = 4;
+    pub(crate) const LOCAL_PREF: u8 = 5;
+    pub(crate) const ATOMIC_AGGREGATE: u8 = 6;
+    pub(crate) const AGGREGATOR: u8 = 7;
+    pub(crate) const COMMUNITIES: u8 = 8;
+    pub(crate) const ORIGINATOR_ID: u8 = 9;
+    pub(crate) const CLUSTER_LIST: u8 = 10;
+    pub(crate) const MP_REACH: u8 = 14;
+    pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const AS4_PATH: u8 = 17;
+    pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const LARGE_COMMUNITY: u8 = 32;
+}
+
+/// Attribute flags.
+pub(super) mod flag {
+    pub(crate) const OPTIONAL: u8 = 0x80;
+    pub(crate) const TRANSITIVE: u8 = 0x40;
+    pub(crate) const PARTIAL: u8 = 0x20;
+    pub(crate) const EXTENDED_LENGTH: u8 = 0x10;
+}
+
+/// Where a route came from, the better first (RFC 4271 §5.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// Inside the originating AS.
+    #[default]
+    Igp = 0,
+    /// By EGP.
+    Egp = 1,
+    /// By other means.
+    Incomplete = 2,
+}
+
+/// Who formed an aggregate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Aggregator {
+    /// Its AS.
+    pub asn: Asn,
+    /// Its identifier.
+    pub identifier: Ipv4Addr,
+}
+
+/// A community (RFC 1997), written `64512:100`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Community(pub u32);
+
+impl Community {
+    /// Not beyond the AS.
+    pub const NO_EXPORT: Self = Self(0xffff_ff01);
+    /// Not to anybody.
+    pub const NO_ADVERTISE: Self = Self(0xffff_ff02);
+    /// Not to another AS, those of a confederation included.
+    pub const NO_EXPORT_SUBCONFED: Self = Self(0xffff_ff03);
+}
+
+impl fmt::Display for Community {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
+
+/// A large community (RFC 8092), written `64512:1:2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LargeCommunity(pub [u32; 3]);
+
+impl fmt::Display for LargeCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [administrator, first, second] = self.0;
+        write!(f, "{administrator}:{first}:{second}")
+    }
+}
+
+/// An attribute that we do not know, optional and transitive: passed on as it came (RFC 4271 §5).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnknownAttribute {
+    /// Its type code.
+    pub code: u8,
+    /// Somebody on the way did not know it. Set when we pass it on.
+    pub partial: bool,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// What is said about a set of routes, but for the next hop, which belongs to a session and not to the routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH.
+    pub as_path: AsPath,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF; inside an AS only.
+    pub local_pref: Option<u32>,
+    /// ATOMIC_AGGREGATE.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR.
+    pub aggregator: Option<Aggregator>,
+    /// COMMUNITIES.
+    pub communities: Vec<Community>,
+    /// LARGE_COMMUNITY.
+    pub large_communities: Vec<LargeCommunity>,
+    /// ORIGINATOR_ID (RFC 4456).
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST (RFC 4456), the latest reflector first.
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// Optional transitive ones that we do not know.
+    pub unknown: Vec<UnknownAttribute>,
+}
+
+/// Whether an address can be a next hop at all: that of a host (RFC 4271 §6.3).
+pub fn usable_next_hop(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => (1..224).contains(&v4.octets()[0]),
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
+    }
+}

@@ -1,0 +1,319 @@
+//! The directory itself, with blocking calls: reading manifests, and replacing them by compare-and-swap.
+//!
+//! A `resourceVersion` is the number under which an object was last written by us, and a hash of the file's bytes. The
+//! number never repeats, and the hash makes a person's edit another version although the number in the file stayed
+//! the same: an edit between our read and our write is a conflict.
+//!
+//! A write makes a new file beside the old one, flushes it, and renames it over the old one while it holds the lock. So
+//! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file.
+//! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name); the
+//! directory is not flushed, since what an acknowledged write promised to a pod ends with the machine as well.
+//! Flushing, which is slow, happens outside of the lock.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use manx_datastore::{Error, check_storable};
+use manx_model::{Invalid, Kind, Object};
+
+use crate::identity::{hash, identify};
+use crate::lock::Lock;
+use crate::replace::{Prepared, is_temporary};
+use crate::yaml;
+
+/// A file may be written twice within one tick of the file system's clock. What was read so soon after a write is
+/// read again next time.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long somebody may take to write a file in place before it counts as damaged.
+pub(crate) const SETTLE: Duration = Duration::from_millis(250);
+
+/// Temporary files of this age belong to nobody.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Larger files are refused unread; the largest object that we write is a hundredth of it.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// `NAME_MAX`, less `.yaml`.
+const MAX_NAME: usize = 250;
+
+/// A manifest as it was last read.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The file's name in the directory of its kind.
+    pub(crate) file: String,
+    /// The hash of its bytes.
+    pub(crate) hash: String,
+    pub(crate) object: Result<Object, Invalid>,
+    /// When the file was last written.
+    pub(crate) written: SystemTime,
+}
+
+impl Entry {
+    /// It cannot be read, and somebody may be writing it just now.
+    pub(crate) fn may_be_half_written(&self) -> bool {
+        let age = SystemTime::now().duration_since(self.written).unwrap_or_default();
+        self.object.is_err() && age < SETTLE
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    cache: Mutex<HashMap<PathBuf, (Stamp, Arc<Entry>)>>,
+    lock: Lock,
+}
+
+/// By which a file is known to be unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Directory {
+    /// Opens `root`, which is created with a directory for each kind, and sweeps what killed writers left.
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(root).map_err(|error| unavailable(root, error))?;
+        let root = root.canonicalize().map_err(|error| unavailable(root, error))?;
+        let lock = Lock::make(&root)?;
+        let directory = Self { root, cache: Mutex::default(), lock };
+        directory.make_kinds()?;
+        for kind in Kind::ALL {
+            directory.sweep(kind)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes the directories of the kinds, if this is still the datastore.
+    pub(crate) fn make_kinds(&self) -> Result<(), Error> {
+        self.lock.check()?;
+        for kind in Kind::ALL {
+            let path = self.path(kind);
+            fs::create_dir_all(&path).map_err(|error| unavailable(&path, error))?;
+        }
+        Ok(())
+    }
+
+    /// The directory of all.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of a kind.
+    pub(crate) fn path(&self, kind: Kind) -> PathBuf {
+        self.root.join(kind.plural())
+    }
+
+    /// The object of this name; `None` where there is none.
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Result<Option<Arc<Entry>>, Error> {
+        match manx_model::check_name(name).is_ok() && name.len() <= MAX_NAME {
+            true => self.read(kind, &file_name(name)),
+            false => Ok(None),
+        }
+    }
+
+    /// All manifests of a kind, by name.
+    pub(crate) fn list(&self, kind: Kind) -> Result<Vec<Arc<Entry>>, Error> {
+        self.lock.check()?;
+        let path = self.path(kind);
+        let mut entries = Vec::new();
+        for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))? {
+            let found = found.map_err(|error| unavailable(&path, error))?;
+            if let Some(file) = found.file_name().to_str().filter(|file| is_manifest(file)) {
+                entries.extend(self.read(kind, file)?);
+            }
+        }
+        entries.sort_by(|a, b| object_name(&a.file).cmp(object_name(&b.file)));
+        let listed = |file: &Path| entries.iter().any(|entry| path.join(&entry.file) == file);
+        let mut cache = self.cache();
+        if cache.keys().filter(|file| file.parent() == Some(&path)).count() > entries.len() {
+            cache.retain(|file, _| file.parent() != Some(&path) || listed(file));
+        }
+        Ok(entries)
+    }
+
+    /// The manifest `file`, read again only if it has changed.
+    pub(crate) fn read(&self, kind: Kind, file: &str) -> Result<Option<Arc<Entry>>, Error> {
+        let path = self.path(kind).join(file);
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.cache().remove(&path);
+                // A directory that is not mounted has no objects, but does not say that they are gone.
+                self.lock.check()?;
+                return Ok(None);
+            }
+            Err(error) => return Err(unavailable(&path, error)),
+        };
+        if let Some((_, entry)) = self.cache().get(&path).filter(|(stamp, _)| *stamp == Stamp::of(&metadata))
+        {
+            return Ok(Some(Arc::clone(entry)));
+        }
+        self.read_anew(kind, file, &path)
+    }
+
+    fn read_anew(&self, kind: Kind, file: &str, path: &Path) -> Result<Option<Arc<Entry>>, Error> {
+        let mut opened = match File::open(path) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(path, error)),
+        };
+        let metadata = opened.metadata().map_err(|error| unavailable(path, error))?;
+        let mut bytes = Vec::new();
+        if metadata.len() <= MAX_SIZE {
+            opened.read_to_end(&mut bytes).map_err(|error| unavailable(path, error))?;
+        }
+        let written = metadata.modified().unwrap_or(UNIX_EPOCH);
+        let hash = hash(&bytes);
+        let object =
+            self.understand(kind, file, path, metadata.len(), &bytes).map(|object| identify(object, &hash));
+        let entry = Arc::new(Entry { file: file.to_owned(), hash, object, written });
+        let now = SystemTime::now();
+        if now.duration_since(written).is_ok_and(|age| age >= TICK) {
+            self.cache().insert(path.to_owned(), (Stamp::of(&metadata), Arc::clone(&entry)));
+        }
+        Ok(Some(entry))
+    }
+
+    fn understand(
+        &self,
+        kind: Kind,
+        file: &str,
+        path: &Path,
+        size: u64,
+        bytes: &[u8],
+    ) -> Result<Object, Invalid> {
+        let name = object_name(file);
+        let refuse = |reason: String| Invalid {
+            kind,
+            name: name.to_owned(),
+            field: path.display().to_string(),
+            reason,
+        };
+        if size > MAX_SIZE {
+            return Err(refuse(format!("has {size} bytes; more than {MAX_SIZE} are not read")));
+        }
+        if !file.ends_with(".yaml") {
+            return Err(refuse("is not read: the name of a manifest ends in .yaml".into()));
+        }
+        manx_model::check_name(name).map_err(|reason| refuse(format!("the file's name: {reason}")))?;
+        yaml::parse(kind, name, path, bytes)
+    }
+
+    /// Stores a new object.
+    pub(crate) fn create(&self, mut object: Object) -> Result<Object, Error> {
+        check_storable(&object)?;
+        if object.name().len() > MAX_NAME {
+            let reason = format!("longer than {MAX_NAME} characters, which is what a file's name can hold");
+            return Err(object.invalid("metadata.name", reason).into());
+        }
+        let path = self.manifest(&object);
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(Error::exists(&object));
+        }
+        object.metadata.uid = None;
+        let prepared = self.prepare(object)?;
+        let _lock = self.lock.take()?;
+        prepared.put_new(&path)
+    }
+
+    /// Replaces this very version.
+    pub(crate) fn update(&self, mut object: Object) -> Result<Object, Error> {
+        let current = self.compare(&object)?;
+        object.metadata.uid.clone_from(&current.metadata.uid);
+        let path = self.manifest(&object);
+        let expected = current.metadata.resource_version;
+        let prepared = self.prepare(object)?;
+        let _lock = self.lock.take()?;
+        self.compare(&prepared.object_at(expected))?;
+        prepared.put_over(&path)
+    }
+
+    /// Deletes this very version.
+    pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
+        let _lock = self.lock.take()?;
+        self.compare(object)?;
+        let path = self.manifest(object);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::gone(object)),
+            removed => removed.map_err(|error| unavailable(&path, error)),
+        }
+    }
+
+    /// The stored object, if it is the version that `object` is. Reads the file, whatever the cache says.
+    fn compare(&self, object: &Object) -> Result<Object, Error> {
+        check_storable(object)?;
+        let entry = self.read_anew(object.kind, &file_name(object.name()), &self.manifest(object))?;
+        let current = entry.ok_or_else(|| Error::gone(object))?.object.clone()?;
+        match current.metadata.resource_version == object.metadata.resource_version {
+            true => Ok(current),
+            false => Err(Error::conflict(object)),
+        }
+    }
+
+    fn prepare(&self, object: Object) -> Result<Prepared, Error> {
+        let directory = self.path(object.kind);
+        Prepared::write(object, self.lock.next_version()?, &directory)
+    }
+
+    fn manifest(&self, object: &Object) -> PathBuf {
+        self.path(object.kind).join(file_name(object.name()))
+    }
+
+    fn sweep(&self, kind: Kind) -> Result<(), Error> {
+        let path = self.path(kind);
+        for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))?.flatten() {
+            let name = found.file_name();
+            let ours = name.to_str().is_some_and(is_temporary);
+            let written = found.metadata().and_then(|metadata| metadata.modified());
+            let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
+            if ours && age.is_some_and(|age| age > ABANDONED) {
+                // Another agent may sweep at the same time.
+                let _ = fs::remove_file(found.path());
+            }
+        }
+        Ok(())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Arc<Entry>)>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.yaml")
+}
+
+/// The name of the object in a file; the file's whole name where it cannot be one.
+pub(crate) fn object_name(file: &str) -> &str {
+    file.strip_suffix(".yaml").unwrap_or(file)
+}
+
+/// What a person may have meant as an object. Hidden files and an editor's backups are not.
+pub(crate) fn is_manifest(file: &str) -> bool {
+    !file.starts_with('.') && [".yaml", ".yml", ".json"].iter().any(|suffix| file.ends_with(suffix))
+}
+
+pub(crate) fn unavailable(path: &Path, error: io::Error) -> Error {
+    Error::Unavailable(format!("{}: {error}", path.display()))
+}

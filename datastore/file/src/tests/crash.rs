@@ -1,0 +1,145 @@
+//! Several processes on one directory, some of them killed in the middle of a write.
+
+use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
+
+use manx_datastore::testing::Random;
+
+use super::*;
+
+const DIRECTORY: &str = "MANX_TEST_FILE_STORE";
+const WORKER: &str = "MANX_TEST_WORKER";
+
+/// Not a test of its own: what the processes of the test below run. Adds one to the shared number, and then to its own, so
+/// that the shared number may run ahead of the sum by one for each time a worker was killed, and never behind.
+#[tokio::test]
+async fn a_worker_counts_until_it_is_killed() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let own = std::env::var(WORKER).unwrap();
+    let store = FileStore::open(PathBuf::from(directory)).await.unwrap();
+    loop {
+        increment(&store, "shared").await;
+        increment(&store, &own).await;
+    }
+}
+
+async fn increment(store: &FileStore, name: &str) -> u64 {
+    loop {
+        let object = store.get(Kind::IPAMHandle, name).await.unwrap().unwrap();
+        let next = number(&object) + 1;
+        // The padding makes a torn write likely to be seen.
+        let padding = next.to_string().repeat(500);
+        match store.update(object.with_spec(&json!({"n": next, "padding": padding}))).await {
+            Ok(_) => return next,
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn number(object: &Object) -> u64 {
+    let n = object.spec["n"].as_u64().unwrap();
+    if let Some(padding) = object.spec["padding"].as_str() {
+        assert_eq!(padding, n.to_string().repeat(500), "an object is written whole");
+    }
+    n
+}
+
+fn spawn(directory: &TempDir, worker: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::crash::a_worker_counts_until_it_is_killed", "--nocapture"])
+        .env(DIRECTORY, directory.path())
+        .env(WORKER, format!("worker-{worker}"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_is_lost_among_processes_that_are_killed_at_random() {
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let (directory, store, _) = two_stores().await;
+    for name in ["shared", "worker-0", "worker-1", "worker-2"] {
+        store.create(Object::new(Kind::IPAMHandle, name, &json!({"n": 0}))).await.unwrap();
+    }
+    let mut workers: Vec<Child> = (0..3).map(|worker| spawn(&directory, worker)).collect();
+    let kills = 30;
+    for _ in 0..kills {
+        // Everybody makes some progress, and then one dies wherever it happens to be.
+        let until = total(&store).await + 1 + random.below(40) as u64;
+        while total(&store).await < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let victim = random.below(workers.len());
+        workers[victim].kill().unwrap();
+        workers[victim].wait().unwrap();
+        workers[victim] = spawn(&directory, victim);
+    }
+    for worker in &mut workers {
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    let mut sum = 0;
+    for worker in 0..3 {
+        sum += number(&store.get(Kind::IPAMHandle, &format!("worker-{worker}")).await.unwrap().unwrap());
+    }
+    let shared = total(&store).await;
+    println!("{shared} writes of the shared object");
+    assert!((sum..=sum + kills + 3).contains(&shared), "{sum} counted, {shared} stored");
+    assert!(store.list(Kind::IPAMHandle).await.unwrap().iter().all(Result::is_ok));
+}
+
+async fn total(store: &FileStore) -> u64 {
+    number(&store.get(Kind::IPAMHandle, "shared").await.unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_left_is_ignored_and_swept_when_it_is_old() {
+    let (directory, store, _) = two_stores().await;
+    let left = |name: &str| directory.path().join("ippools").join(name);
+    for name in [".manx-1-2.tmp", ".manx-1-3.tmp", ".other"] {
+        fs::write(left(name), "half").unwrap();
+    }
+    let old = SystemTime::now() - Duration::from_secs(61);
+    for name in [".manx-1-2.tmp", ".other"] {
+        fs::File::options().write(true).open(left(name)).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(store.list(Kind::IPPool).await, Ok(Vec::new()));
+    FileStore::open(directory.path()).await.unwrap();
+    assert!(!left(".manx-1-2.tmp").exists(), "old, and ours");
+    assert!(left(".manx-1-3.tmp").exists(), "somebody may be writing it");
+    assert!(left(".other").exists(), "not ours");
+}
+
+#[tokio::test]
+async fn a_refused_write_leaves_nothing_behind() {
+    let (directory, store, _) = two_stores().await;
+    let first = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    store.update(first.clone()).await.unwrap();
+    store.update(first.clone()).await.unwrap_err();
+    store.create(first).await.unwrap_err();
+    let files = fs::read_dir(directory.path().join("ippools")).unwrap();
+    assert_eq!(files.map(|file| file.unwrap().file_name()).collect::<Vec<_>>(), ["p.yaml"]);
+}
+
+#[tokio::test]
+async fn a_write_gives_up_when_the_lock_is_held_for_too_long_and_the_store_recovers() {
+    let (directory, store, _) = two_stores().await;
+    store.create(pool("a", "10.0.0.0/16")).await.unwrap();
+    let lock = fs::File::open(directory.path().join(".manx-lock")).unwrap();
+    lock.lock().unwrap();
+    tokio::time::pause();
+    let write = tokio::spawn({
+        let store = store.clone();
+        async move { store.create(pool("b", "10.1.0.0/16")).await }
+    });
+    tokio::task::yield_now().await;
+    tokio::time::advance(PATIENCE + Duration::from_secs(1)).await;
+    let error = write.await.unwrap().unwrap_err();
+    assert!(matches!(&error, Error::Unavailable(reason) if reason.contains("holds the lock")), "{error}");
+    lock.unlock().unwrap();
+    tokio::time::resume();
+    store.create(pool("c", "10.2.0.0/16")).await.unwrap();
+}

@@ -1,0 +1,296 @@
+//! Seeing changes: inotify on the directory of each kind, by rustix, which is here anyway (`notify` and `inotify` bring
+//! threads or a second buffer for what is one file descriptor and four kinds of event).
+//!
+//! inotify says where to look, never what is there: the file is read, and compared with what was told before. When
+//! events were lost or a directory was replaced, everything is looked at. While the directory is not there its watches
+//! are told that they are lost, and start over when it is back: an unmounted directory deletes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manx_datastore::{Error, Event, EventSender};
+use manx_model::Kind;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+use crate::directory::{Directory, Entry, is_manifest, object_name};
+use crate::{blocking, settled};
+
+/// How often a directory that has gone is looked for.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Somebody wants to watch a kind.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) kind: Kind,
+    pub(crate) sender: EventSender,
+}
+
+/// The task behind all watches of one store.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    directory: Arc<Directory>,
+    registrations: UnboundedReceiver<Registration>,
+    watched: BTreeMap<Kind, Watched>,
+    inotify: Option<Inotify>,
+    /// Everybody has been told that the directory is not there.
+    lost: bool,
+}
+
+/// Who watches a kind, and what they were told: the hash of each file.
+#[derive(Debug, Default)]
+struct Watched {
+    senders: Vec<EventSender>,
+    told: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Inotify {
+    descriptor: AsyncFd<OwnedFd>,
+    kinds: HashMap<i32, Kind>,
+}
+
+/// Where to look.
+#[derive(Debug, Default)]
+struct Changes {
+    /// By kind and file; `true` where the file was only created, so that its writer may have more to say.
+    files: BTreeMap<(Kind, String), bool>,
+    everything: bool,
+}
+
+impl Watcher {
+    pub(crate) fn new(directory: Arc<Directory>, registrations: UnboundedReceiver<Registration>) -> Self {
+        Self { directory, registrations, watched: BTreeMap::new(), inotify: None, lost: false }
+    }
+
+    /// Runs until the store and all of its streams are gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if self.inotify.is_none() {
+                self.start_over().await;
+            }
+            let changes = tokio::select! {
+                registration = self.registrations.recv() => match registration {
+                    Some(registration) => {
+                        self.register(registration).await;
+                        continue;
+                    }
+                    None => return,
+                },
+                changes = next_changes(self.inotify.as_ref()) => changes,
+            };
+            // Without inotify there is nothing to compare with: all start over.
+            if self.inotify.is_some() && self.look(changes).await.is_err() {
+                self.inotify = None;
+            }
+        }
+    }
+
+    /// Watches the directories anew, and tells everybody everything. Without a directory everybody is told so.
+    async fn start_over(&mut self) {
+        match self.try_start_over().await {
+            Ok(inotify) => {
+                self.inotify = Some(inotify);
+                self.lost = false;
+            }
+            Err(_) if self.lost => {}
+            Err(error) => {
+                self.lost = true;
+                let lost = Event::Lost(error.to_string());
+                self.watched.values_mut().for_each(|watched| {
+                    watched.told.clear();
+                    watched.tell(&lost);
+                });
+            }
+        }
+    }
+
+    async fn try_start_over(&mut self) -> Result<Inotify, Error> {
+        let directory = Arc::clone(&self.directory);
+        let inotify = blocking(move || Inotify::new(&directory)).await??;
+        for (kind, watched) in &mut self.watched {
+            let entries = settled(&self.directory, *kind, None).await?;
+            watched.told = entries.iter().map(|entry| (entry.file.clone(), entry.hash.clone())).collect();
+            watched.senders.retain(|sender| tell_all(sender, &entries));
+        }
+        Ok(inotify)
+    }
+
+    async fn register(&mut self, Registration { kind, sender }: Registration) {
+        if self.inotify.is_some() {
+            match settled(&self.directory, kind, None).await {
+                Ok(entries) => {
+                    let watched = self.watched.entry(kind).or_default();
+                    watched.compare(&entries);
+                    tell_all(&sender, &entries);
+                }
+                Err(_) => self.inotify = None,
+            }
+        }
+        // One that comes while the store is lost is told now, and one for whom it is lost, with all others.
+        if self.lost {
+            sender.send(Event::Lost("the directory cannot be read at the moment".into()));
+        }
+        self.watched.entry(kind).or_default().senders.push(sender);
+    }
+
+    async fn look(&mut self, changes: Changes) -> Result<(), Error> {
+        if changes.everything {
+            let directory = Arc::clone(&self.directory);
+            self.inotify = Some(blocking(move || Inotify::new(&directory)).await??);
+            for (kind, watched) in &mut self.watched {
+                watched.compare(&settled(&self.directory, *kind, None).await?);
+            }
+            return Ok(());
+        }
+        for ((kind, file), only_created) in changes.files {
+            let Some(watched) = self.watched.get_mut(&kind) else { continue };
+            let (directory, read) = (Arc::clone(&self.directory), file.clone());
+            match blocking(move || directory.read(kind, &read)).await?? {
+                Some(entry) if only_created && entry.object.is_err() => {}
+                Some(entry) => watched.compare_one(&entry),
+                None => watched.deleted(&file),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watched {
+    /// Tells what differs between all entries and what was told before.
+    fn compare(&mut self, entries: &[Arc<Entry>]) {
+        let files: BTreeSet<&str> = entries.iter().map(|entry| entry.file.as_str()).collect();
+        let gone: Vec<String> =
+            self.told.keys().filter(|file| !files.contains(file.as_str())).cloned().collect();
+        gone.iter().for_each(|file| self.deleted(file));
+        entries.iter().for_each(|entry| self.compare_one(entry));
+    }
+
+    fn compare_one(&mut self, entry: &Entry) {
+        if self.told.get(&entry.file) != Some(&entry.hash) {
+            self.told.insert(entry.file.clone(), entry.hash.clone());
+            self.tell(&event(entry));
+        }
+    }
+
+    fn deleted(&mut self, file: &str) {
+        if self.told.remove(file).is_some() {
+            self.tell(&Event::Deleted(object_name(file).to_owned()));
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.senders.retain(|sender| sender.send(event.clone()));
+    }
+}
+
+fn tell_all(sender: &EventSender, entries: &[Arc<Entry>]) -> bool {
+    sender.send(Event::Init);
+    for entry in entries {
+        sender.send(event(entry));
+    }
+    sender.send(Event::InSync)
+}
+
+fn event(entry: &Entry) -> Event {
+    match &entry.object {
+        Ok(object) => Event::Object(object.clone()),
+        Err(invalid) => Event::Invalid(invalid.clone()),
+    }
+}
+
+/// What inotify says next; without one, that it is time to try again.
+async fn next_changes(inotify: Option<&Inotify>) -> Changes {
+    let everything = Changes { everything: true, ..Changes::default() };
+    let Some(inotify) = inotify else {
+        sleep(RETRY).await;
+        return everything;
+    };
+    loop {
+        let Ok(mut ready) = inotify.descriptor.readable().await else { return everything };
+        match ready.try_io(|descriptor| inotify.read(descriptor.get_ref())) {
+            Ok(changes) => return changes.unwrap_or(everything),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+impl Inotify {
+    fn new(directory: &Directory) -> Result<Self, Error> {
+        directory.make_kinds()?;
+        let failed = |error: io::Error| {
+            Error::Unavailable(format!("inotify: {error} (limits: /proc/sys/fs/inotify, or fs.file-max)"))
+        };
+        let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+            .map_err(|error| failed(error.into()))?;
+        let mask = WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR;
+        // The root itself: moved, deleted, or without its lock, it is no datastore any more.
+        let root =
+            WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        inotify::add_watch(&descriptor, directory.root(), root).map_err(|error| failed(error.into()))?;
+        let mut kinds = HashMap::new();
+        for kind in Kind::ALL {
+            let watch = inotify::add_watch(&descriptor, directory.path(kind), mask);
+            kinds.insert(watch.map_err(|error| failed(error.into()))?, kind);
+        }
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd is what the unsafe `register` asks for: one descriptor, open until dropped"
+        )]
+        let descriptor = AsyncFd::new(descriptor).map_err(failed)?;
+        Ok(Self { descriptor, kinds })
+    }
+
+    /// Reads all events that there are now.
+    fn read(&self, descriptor: &OwnedFd) -> io::Result<Changes> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(descriptor, &mut buffer);
+        let mut changes = Changes::default();
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(rustix::io::Errno::WOULDBLOCK) if changes.is_empty() => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(changes),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let file = event.file_name().and_then(|name| name.to_str().ok());
+            match (self.kinds.get(&event.wd()), file) {
+                (Some(kind), Some(file)) => changes.note(*kind, file, event.events()),
+                // Overflow, or about a directory itself.
+                _ => changes.everything = true,
+            }
+            if reader.is_buffer_empty() {
+                return Ok(changes);
+            }
+        }
+    }
+}
+
+impl Changes {
+    fn note(&mut self, kind: Kind, file: &str, events: ReadFlags) {
+        if is_manifest(file) {
+            let only_created = self.files.entry((kind, file.to_owned())).or_insert(true);
+            *only_created &= events == ReadFlags::CREATE;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.everything
+    }
+}
