@@ -238,7 +238,8 @@ impl Cluster {
     pub async fn quiet(&self) {
         let mut before = None;
         for _ in 0..50 {
-            let now = (self.net.world().records.len(), self.objects().await);
+            let changes = self.net.world().changes();
+            let now = (changes, self.objects().await);
             if before.as_ref() == Some(&now) {
                 return;
             }

@@ -124,7 +124,8 @@ impl Truth {
         if held.is_some() != self.ipip() {
             wrong.push(format!("{name}: IPAM holds {held:?} for the tunnel, and wanted is {}", self.ipip()));
         }
-        let up = link.filter(|link| link.up).map(|link| link.addresses.clone());
+        // Without an address it takes nothing, and nobody can tell whose it is.
+        let up = link.filter(|link| link.up && !link.addresses.is_empty()).map(|link| link.addresses.clone());
         let should = wanted.then(|| held.map(Ipv4Net::from).into_iter().collect::<Vec<_>>());
         if up != should || (wanted && published != held) {
             wrong.push(format!("{name}: tunl0 has {up:?}, published is {published:?}, IPAM holds {held:?}"));

@@ -105,6 +105,11 @@ impl World {
         self.check_guarded();
     }
 
+    /// How often a machine was changed; what was refused, again and again, changed nothing.
+    pub fn changes(&self) -> usize {
+        self.records.iter().filter(|record| !matches!(record.act, Act::Refused(..))).count()
+    }
+
     fn check_guarded(&mut self) {
         let mut found = Vec::new();
         for (from, source) in &self.guarded {
