@@ -15,6 +15,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod gentle;
 pub mod kernel;
 pub mod kubelet;
 pub mod machine;

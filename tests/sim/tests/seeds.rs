@@ -9,6 +9,8 @@
 use std::ops::Range;
 
 use manx_sim::chaos::Chaos;
+use manx_sim::cluster::Cluster;
+use manx_sim::gentle::Gentle;
 use manx_sim::oracle::findings;
 use tokio::runtime::{Builder, Runtime};
 
@@ -32,52 +34,73 @@ fn seeds() -> Range<u64> {
     }
 }
 
-/// One history: what is wrong at its end, and everything that happened.
-fn history(seed: u64) -> (Vec<String>, Vec<String>) {
+/// What is wrong at the end of a history, and everything that happened in it.
+type Outcome = (Vec<String>, Vec<String>);
+
+fn chaos(seed: u64) -> Outcome {
     runtime(seed).block_on(async {
         let mut chaos = Chaos::new(seed).await;
         chaos.run(EVENTS).await;
-        let found = findings(&chaos.cluster).await;
-        let records: Vec<String> =
-            chaos.cluster.net.world().records.iter().map(|record| format!("{record:?}")).collect();
-        let objects = chaos.cluster.objects().await;
-        let objects = objects.iter().map(|object| format!("{object:?}"));
-        let mut problems = Vec::new();
-        for name in chaos.cluster.names() {
-            problems.push(format!("{name} says {:?}", chaos.cluster.problems(&name).await));
-        }
-        (found, chaos.log.into_iter().chain(problems).chain(records).chain(objects).collect())
+        tell(&chaos.cluster, chaos.log).await
     })
 }
 
-#[test]
-fn after_any_history_every_kernel_is_as_it_should_be_and_nothing_is_lost() {
+fn gentle(seed: u64) -> Outcome {
+    runtime(seed).block_on(async {
+        let mut gentle = Gentle::new(seed).await;
+        gentle.run(EVENTS).await;
+        tell(&gentle.cluster, gentle.log).await
+    })
+}
+
+async fn tell(cluster: &Cluster, mut log: Vec<String>) -> Outcome {
+    let found = findings(cluster).await;
+    for name in cluster.names() {
+        log.push(format!("{name} says {:?}", cluster.problems(&name).await));
+    }
+    log.extend(cluster.net.world().records.iter().map(|record| format!("{record:?}")));
+    log.extend(cluster.objects().await.iter().map(|object| format!("{object:?}")));
+    (found, log)
+}
+
+/// Runs every seed, and names those that fail; of a single one everything is told.
+fn assert_all(test: &str, history: fn(u64) -> Outcome) {
     let mut failed = Vec::new();
     for seed in seeds() {
-        let outcome = std::panic::catch_unwind(|| history(seed));
-        match outcome {
+        match std::panic::catch_unwind(|| history(seed)) {
             Ok((found, _)) if found.is_empty() => {}
             Ok((found, log)) => {
-                eprintln!("seed {seed}: {found:#?}");
                 if seeds().count() == 1 {
                     log.iter().for_each(|line| eprintln!("{line}"));
                 }
+                eprintln!("seed {seed}: {found:#?}");
                 failed.push(seed);
             }
             Err(_) => failed.push(seed),
         }
     }
-    let how = "MANX_SIM_SEEDS=<seed> tests/sim/run seeds";
-    assert!(failed.is_empty(), "seeds {failed:?} fail; run one, with all that happens in it: {how}");
+    assert!(failed.is_empty(), "seeds {failed:?} fail; to run one: MANX_SIM_SEEDS=<seed> tests/sim/run seeds {test}");
+}
+
+#[test]
+fn after_any_history_every_kernel_is_as_it_should_be_and_nothing_is_lost() {
+    assert_all("after_any", chaos);
+}
+
+#[test]
+fn while_agents_come_and_go_and_modes_are_switched_no_packet_is_lost() {
+    assert_all("while_agents", gentle);
 }
 
 #[cfg(tokio_unstable)]
 #[test]
 fn one_seed_is_one_history() {
-    for seed in 0..3 {
-        let ((_, first), (_, second)) = (history(seed), history(seed));
-        let differs = first.iter().zip(&second).position(|(first, second)| first != second);
-        let differs = differs.map(|at| format!("{}\n{}", first[at], second[at]));
-        assert!(differs.is_none() && first.len() == second.len(), "seed {seed}: {}", differs.unwrap_or_default());
+    for history in [chaos, gentle] {
+        for seed in 0..3 {
+            let ((_, first), (_, second)) = (history(seed), history(seed));
+            let differs = first.iter().zip(&second).position(|(first, second)| first != second);
+            let differs = differs.map(|at| format!("{}\n{}", first[at], second[at]));
+            assert!(differs.is_none() && first.len() == second.len(), "seed {seed}: {}", differs.unwrap_or_default());
+        }
     }
 }
