@@ -84,7 +84,7 @@ impl Agent {
         let (view, feeds) = View::new(Arc::clone(&config), not_ready_receiver.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(cluster::watch(Arc::clone(&doors.store), feeds.cluster.clone()));
-        tasks.spawn(BringUp { config, doors, feeds, pods, not_ready, stopped }.run());
+        tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }
 
@@ -134,7 +134,6 @@ struct BringUp {
     feeds: Feeds,
     pods: watch::Sender<Option<Arc<Pods>>>,
     not_ready: watch::Sender<NotReady>,
-    stopped: mpsc::Receiver<Stop>,
 }
 
 /// What outlived the last agent.
@@ -145,17 +144,31 @@ struct Found {
 }
 
 impl BringUp {
-    async fn run(self) {
-        let mut cluster = self.feeds.cluster.subscribe();
+    async fn run(self, mut stopped: mpsc::Receiver<Stop>) {
         let mut tasks = JoinSet::new();
-        self.wait_for("the datastore to be read whole");
-        if cluster.wait_for(|cluster| cluster.in_sync).await.is_err() {
-            return;
+        let prepared = tokio::select! {
+            biased;
+            Some(done) = stopped.recv() => {
+                // No speaker runs yet: there is nobody to take leave of.
+                let _ = done.send(());
+                return std::future::pending().await;
+            }
+            prepared = self.prepare(&mut tasks) => prepared,
+        };
+        if let Some((address, found)) = prepared {
+            self.assemble(address, found, tasks, stopped).await;
         }
+    }
+
+    /// Waits for everything that an agent needs; `None` when the watch of the cluster has ended.
+    async fn prepare(&self, tasks: &mut JoinSet<()>) -> Option<(InterfaceAddress, Found)> {
+        let mut cluster = self.feeds.cluster.subscribe();
+        self.wait_for("the datastore to be read whole");
+        cluster.wait_for(|cluster| cluster.in_sync).await.ok()?;
         tasks.spawn(default_pool::keep(
             Arc::clone(&self.doors.store),
             self.config.default_pool.clone(),
-            cluster.clone(),
+            cluster,
             self.feeds.problems.clone(),
         ));
         self.wait_for("this node's address");
@@ -166,7 +179,7 @@ impl BringUp {
         self.wait_for("this node's blocks to be read");
         let found = self.find().await;
         self.wait_for("pods that are gone to be given up");
-        self.assemble(address, found, cluster, tasks).await;
+        Some((address, found))
     }
 
     fn wait_for(&self, what: &str) {
@@ -201,10 +214,11 @@ impl BringUp {
         self,
         address: InterfaceAddress,
         found: Found,
-        cluster: watch::Receiver<Arc<Cluster>>,
         mut tasks: JoinSet<()>,
+        stopped: mpsc::Receiver<Stop>,
     ) {
         let Self { config, doors, feeds, .. } = self;
+        let cluster = feeds.cluster.subscribe();
         let node = config.node.clone();
         let problems = feeds.problems.clone();
         let stale = endpoints::adopt(
@@ -282,7 +296,7 @@ impl BringUp {
         match config.backend {
             Backend::None => {
                 feeds.converged.send_replace(true);
-                tasks.spawn(answer_stop(self.stopped));
+                tasks.spawn(answer_stop(stopped));
             }
             Backend::Bird => {
                 let (ask, questions) = mpsc::channel(QUESTIONS);
@@ -297,7 +311,7 @@ impl BringUp {
                     paths,
                     converged: feeds.converged,
                     questions,
-                    stopped: self.stopped,
+                    stopped,
                     problems,
                 };
                 tasks.spawn(route_loop.run(doors.transport, doors.seed));

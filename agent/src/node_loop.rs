@@ -90,8 +90,11 @@ impl NodeLoop {
         let mut lifecycle = Lifecycle::new();
         let mut remote = Remote::default();
         loop {
+            // Before the paths: what is said of them must not be taken for true of older ones, or a turn that began just
+            // before BGP converged would sweep every remote route.
+            let converged = *self.converged.borrow_and_update();
             remote.take(self.paths.take());
-            let deadline = self.settle(&mut lifecycle, &remote).await;
+            let deadline = self.settle(&mut lifecycle, &remote, converged).await;
             if !self.wait(deadline).await {
                 return;
             }
@@ -99,10 +102,10 @@ impl NodeLoop {
     }
 
     /// Turns until there is nothing to do. Returns when to come back unasked.
-    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &Remote) -> Option<Instant> {
+    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &Remote, converged: bool) -> Option<Instant> {
         for _ in 0..TURNS {
             let turn = match self.kernel.read().await {
-                Ok(snapshot) => self.turn(lifecycle, remote, &snapshot).await,
+                Ok(snapshot) => self.turn(lifecycle, remote, converged, &snapshot).await,
                 Err(error) => {
                     self.problems.set("kernel", [error.to_string()]);
                     Turn { changed: false, failed: true, deadline: None }
@@ -118,15 +121,20 @@ impl NodeLoop {
         Some(Instant::now() + RETRY)
     }
 
-    async fn turn(&mut self, lifecycle: &mut Lifecycle, remote: &Remote, snapshot: &Snapshot) -> Turn {
+    async fn turn(
+        &mut self,
+        lifecycle: &mut Lifecycle,
+        remote: &Remote,
+        converged: bool,
+        snapshot: &Snapshot,
+    ) -> Turn {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
         let tunnel = self.tunnel(lifecycle, &cluster, tunnel_address, snapshot);
         let facts = self.facts(&cluster, remote, tunnel_address, snapshot);
         let wanted = desired(&facts, snapshot);
-        let sweep =
-            Sweep { local: cluster.in_sync, remote: cluster.in_sync && *self.converged.borrow_and_update() };
+        let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && converged };
         let routes = plan(&wanted, snapshot, sweep);
         let repairs = routes.len();
         let operations: Vec<Operation> = tunnel.operation.clone().into_iter().chain(routes).collect();
