@@ -39,10 +39,12 @@ use crate::node_loop::{NodeLoop, NodeReport};
 use crate::pods::Pods;
 use crate::problems::Problems;
 use crate::publish::{Publication, keep_published};
-use crate::route_loop::{RouteLoop, Stop};
+use crate::route_loop::{Question, RouteLoop, Stop};
 use crate::tunnel_address;
 use crate::view::View;
 
+/// Questions to the route loop that may wait for it; more are answered without it.
+const QUESTIONS: usize = 8;
 /// While something that a start needs is missing, it is looked for this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -82,7 +84,7 @@ impl Agent {
         let (view, feeds) = View::new(Arc::clone(&config), not_ready_receiver.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(cluster::watch(Arc::clone(&doors.store), feeds.cluster.clone()));
-        tasks.spawn(BringUp { config, doors, feeds, pods, not_ready, stopped }.run());
+        tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }
 
@@ -117,8 +119,8 @@ pub struct Feeds {
     pub address: watch::Sender<Option<InterfaceAddress>>,
     /// BGP has converged.
     pub converged: watch::Sender<bool>,
-    /// Questions to the route loop.
-    pub questions: mpsc::Receiver<crate::route_loop::Question>,
+    /// Where the route loop takes questions, once it runs.
+    pub questions: watch::Sender<Option<mpsc::Sender<Question>>>,
     /// Our pods.
     pub endpoints: Endpoints,
     /// What is wrong.
@@ -132,7 +134,6 @@ struct BringUp {
     feeds: Feeds,
     pods: watch::Sender<Option<Arc<Pods>>>,
     not_ready: watch::Sender<NotReady>,
-    stopped: mpsc::Receiver<Stop>,
 }
 
 /// What outlived the last agent.
@@ -143,17 +144,31 @@ struct Found {
 }
 
 impl BringUp {
-    async fn run(self) {
-        let mut cluster = self.feeds.cluster.subscribe();
+    async fn run(self, mut stopped: mpsc::Receiver<Stop>) {
         let mut tasks = JoinSet::new();
-        self.wait_for("the datastore to be read whole");
-        if cluster.wait_for(|cluster| cluster.in_sync).await.is_err() {
-            return;
+        let prepared = tokio::select! {
+            biased;
+            Some(done) = stopped.recv() => {
+                // No speaker runs yet: there is nobody to take leave of.
+                let _ = done.send(());
+                return std::future::pending().await;
+            }
+            prepared = self.prepare(&mut tasks) => prepared,
+        };
+        if let Some((address, found)) = prepared {
+            self.assemble(address, found, tasks, stopped).await;
         }
+    }
+
+    /// Waits for everything that an agent needs; `None` when the watch of the cluster has ended.
+    async fn prepare(&self, tasks: &mut JoinSet<()>) -> Option<(InterfaceAddress, Found)> {
+        let mut cluster = self.feeds.cluster.subscribe();
+        self.wait_for("the datastore to be read whole");
+        cluster.wait_for(|cluster| cluster.in_sync).await.ok()?;
         tasks.spawn(default_pool::keep(
             Arc::clone(&self.doors.store),
             self.config.default_pool.clone(),
-            cluster.clone(),
+            cluster,
             self.feeds.problems.clone(),
         ));
         self.wait_for("this node's address");
@@ -164,7 +179,7 @@ impl BringUp {
         self.wait_for("this node's blocks to be read");
         let found = self.find().await;
         self.wait_for("pods that are gone to be given up");
-        self.assemble(address, found, cluster, tasks).await;
+        Some((address, found))
     }
 
     fn wait_for(&self, what: &str) {
@@ -199,10 +214,11 @@ impl BringUp {
         self,
         address: InterfaceAddress,
         found: Found,
-        cluster: watch::Receiver<Arc<Cluster>>,
         mut tasks: JoinSet<()>,
+        stopped: mpsc::Receiver<Stop>,
     ) {
         let Self { config, doors, feeds, .. } = self;
+        let cluster = feeds.cluster.subscribe();
         let node = config.node.clone();
         let problems = feeds.problems.clone();
         let stale = endpoints::adopt(
@@ -280,9 +296,11 @@ impl BringUp {
         match config.backend {
             Backend::None => {
                 feeds.converged.send_replace(true);
-                tasks.spawn(answer_stop(self.stopped));
+                tasks.spawn(answer_stop(stopped));
             }
             Backend::Bird => {
+                let (ask, questions) = mpsc::channel(QUESTIONS);
+                feeds.questions.send_replace(Some(ask));
                 let route_loop = RouteLoop {
                     node,
                     address: address.address(),
@@ -292,8 +310,8 @@ impl BringUp {
                     blocks: feeds.blocks.subscribe(),
                     paths,
                     converged: feeds.converged,
-                    questions: feeds.questions,
-                    stopped: self.stopped,
+                    questions,
+                    stopped,
                     problems,
                 };
                 tasks.spawn(route_loop.run(doors.transport, doors.seed));

@@ -14,10 +14,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::topology::{TOR_AS, gateway};
-use crate::{Fabric, Lab, Process, Program, eventually, manx_binary};
+use crate::{Fabric, Lab, Process, Program, eventually, manx_binary, slowness};
 
 /// How long an agent may take to serve, and a cluster to agree on its routes.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(2);
 /// The pool that the agents make when there is none, as Calico names it.
 const DEFAULT_POOL: &str = "default-ipv4-ippool";
 
@@ -65,6 +67,11 @@ impl Cluster {
         &self.lab
     }
 
+    /// The lab below, for what is to be done to its ToR.
+    pub fn lab_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
     /// The names of all nodes.
     pub fn node_names(&self) -> Vec<String> {
         self.lab.nodes().map(|node| node.name().to_owned()).collect()
@@ -86,7 +93,10 @@ impl Cluster {
         let socket = self.lab.node(node)?.dir().join("status.sock");
         let mut document = Vec::new();
         UnixStream::connect(&socket)
-            .and_then(|mut stream| stream.read_to_end(&mut document))
+            .and_then(|mut stream| {
+                stream.set_read_timeout(Some(ANSWER * slowness()))?;
+                stream.read_to_end(&mut document)
+            })
             .with_context(|| format!("the agent of {node} does not answer on {}", socket.display()))?;
         serde_json::from_slice(&document).with_context(|| format!("the status of {node} is damaged"))
     }
