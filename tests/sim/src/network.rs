@@ -135,7 +135,12 @@ impl Network {
         }
     }
 
-    fn join(&self, from: SocketAddr, to: SocketAddr, door: &mpsc::Sender<Connection>) -> io::Result<Connection> {
+    fn join(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        door: &mpsc::Sender<Connection>,
+    ) -> io::Result<Connection> {
         let (ours, our_wire) = duplex(WINDOW);
         let (theirs, their_wire) = duplex(WINDOW);
         let accepted = Connection { stream: Box::new(theirs), local: to, remote: from };
