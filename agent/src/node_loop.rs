@@ -102,7 +102,12 @@ impl NodeLoop {
     }
 
     /// Turns until there is nothing to do. Returns when to come back unasked.
-    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &Remote, converged: bool) -> Option<Instant> {
+    async fn settle(
+        &mut self,
+        lifecycle: &mut Lifecycle,
+        remote: &Remote,
+        converged: bool,
+    ) -> Option<Instant> {
         for _ in 0..TURNS {
             let turn = match self.kernel.read().await {
                 Ok(snapshot) => self.turn(lifecycle, remote, converged, &snapshot).await,
