@@ -136,7 +136,7 @@ fn a_peer_that_sends_garbage_is_named_and_the_other_sessions_go_on() {
     })
     .unwrap();
     // Strangers who dial us: one that is no peer, and one in the peer's place.
-    for from in ["outside", "tor"] {
+    for from in ["tor", "outside"] {
         let target = SocketAddr::new(IpAddr::V4(lab.node("node1").unwrap().address()), 179);
         let stream = netns::within(&lab.netns(from), || TcpStream::connect_timeout(&target, SOON)).unwrap();
         if let Ok(mut stream) = stream {
