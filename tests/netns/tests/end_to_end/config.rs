@@ -2,12 +2,14 @@
 
 use manx_lab::{Program, Topology, eventually, manx_binary};
 
-use crate::support::{NO_BGP, SOON, cluster};
+use crate::support::{NO_BGP, SOON, assert_routes_of, cluster};
 
 #[test]
 fn a_wrong_setting_ends_the_start_by_name_and_the_routes_stay() {
     let mut cluster = cluster(Topology::one_subnet(1), &[NO_BGP]);
     cluster.lab().pod_add("node1", "cat", "default").unwrap();
+    // The carrier of a new link comes up by itself, a little later: until then `ip` says linkdown.
+    assert_routes_of(&cluster, "node1", "Never");
     cluster.agent("node1").unwrap().kill().unwrap();
     let before = cluster.lab().routes("node1").unwrap();
     assert_eq!(before.iter().filter(|route| route.contains("proto 77")).count(), 2, "{before:?}");
