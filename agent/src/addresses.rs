@@ -15,6 +15,7 @@ use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
+use crate::pool_choice::choose;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
 const QUEUE: usize = 1024;
@@ -25,20 +26,31 @@ pub struct Addresses {
     commands: mpsc::Sender<Command>,
 }
 
+/// To whoever asked.
+type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+
+/// A request, and the pools that it names.
+#[derive(Debug)]
+struct Wanted {
+    request: AssignRequest,
+    pools: Vec<String>,
+}
+
 #[derive(Debug)]
 enum Command {
-    Assign(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>),
-    Release(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>),
-    Sweep(BTreeSet<String>, oneshot::Sender<Result<SweepReport, Refused>>),
+    Assign(Wanted, Reply<Assigned>),
+    Release(String, Reply<Vec<IpAddr>>),
+    Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
 
 impl Addresses {
-    /// An address for the handle of `request`; the same one if it has one already.
+    /// An address for the handle of `request`, from one of `pools` (names or CIDRs; empty: from any); the same one if it
+    /// has one already.
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest) -> Result<Assigned, Refused> {
-        self.ask(|reply| Command::Assign(request, reply)).await
+    pub async fn assign(&self, request: AssignRequest, pools: Vec<String>) -> Result<Assigned, Refused> {
+        self.ask(|reply| Command::Assign(Wanted { request, pools }, reply)).await
     }
 
     /// Gives back what `handle` holds: nothing, if it holds nothing.
@@ -57,10 +69,7 @@ impl Addresses {
         self.ask(|reply| Command::Sweep(stale, reply)).await
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Command,
-    ) -> Result<T, Refused> {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Refused::Stopping)?;
         answer.await.map_err(|_| Refused::Stopping)?
@@ -73,6 +82,9 @@ pub enum Refused {
     /// IPAM could not.
     #[error(transparent)]
     Ipam(#[from] manx_ipam::Error),
+    /// The pools that it names cannot be had.
+    #[error("{0}")]
+    Pools(String),
     /// Nobody is there to ask any more.
     #[error("the agent is stopping")]
     Stopping,
@@ -85,7 +97,7 @@ impl Refused {
         match self {
             Self::Stopping | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
-            Self::Ipam(_) => false,
+            Self::Ipam(_) | Self::Pools(_) => false,
         }
     }
 }
@@ -120,7 +132,6 @@ impl Owner {
 
     /// Serves until nobody can ask any more.
     pub async fn run(mut self) {
-        self.tell_blocks();
         let mut batch = Vec::new();
         while self.commands.recv_many(&mut batch, QUEUE).await > 0 {
             self.serve(batch.drain(..)).await;
@@ -142,7 +153,7 @@ impl Owner {
         self.assign(assigns).await;
     }
 
-    async fn release(&mut self, batch: Vec<(String, oneshot::Sender<Result<Vec<IpAddr>, Refused>>)>) {
+    async fn release(&mut self, batch: Vec<(String, Reply<Vec<IpAddr>>)>) {
         if batch.is_empty() {
             return;
         }
@@ -155,18 +166,34 @@ impl Owner {
         }
     }
 
-    async fn assign(&mut self, batch: Vec<(AssignRequest, oneshot::Sender<Result<Assigned, Refused>>)>) {
-        if batch.is_empty() {
-            return;
+    /// One batch for all that name the same pools.
+    async fn assign(&mut self, batch: Vec<(Wanted, Reply<Assigned>)>) {
+        let mut by_pools: BTreeMap<Vec<String>, Vec<_>> = BTreeMap::new();
+        for (wanted, reply) in batch {
+            by_pools.entry(wanted.pools).or_default().push((wanted.request, reply));
         }
+        for (pools, batch) in by_pools {
+            let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let answers = self.assign_from(&pools, &requests).await;
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    async fn assign_from(
+        &mut self,
+        pools: &[String],
+        requests: &[AssignRequest],
+    ) -> Vec<Result<Assigned, Refused>> {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let pools = match choose(&cluster.pools, pools) {
+            Ok(pools) => pools,
+            Err(reason) => return requests.iter().map(|_| Err(Refused::Pools(reason.clone()))).collect(),
+        };
         let now = (self.wall_clock)();
-        let answers =
-            self.allocator.assign(&*self.store, now, &cluster.pools, &cluster.ipam, &requests).await;
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            let _ = reply.send(answer.map_err(Refused::from));
-        }
+        let answers = self.allocator.assign(&*self.store, now, &pools, &cluster.ipam, requests).await;
+        answers.into_iter().map(|answer| answer.map_err(Refused::from)).collect()
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {

@@ -39,10 +39,12 @@ use crate::node_loop::{NodeLoop, NodeReport};
 use crate::pods::Pods;
 use crate::problems::Problems;
 use crate::publish::{Publication, keep_published};
-use crate::route_loop::{RouteLoop, Stop};
+use crate::route_loop::{Question, RouteLoop, Stop};
 use crate::tunnel_address;
 use crate::view::View;
 
+/// Questions to the route loop that may wait for it; more are answered without it.
+const QUESTIONS: usize = 8;
 /// While something that a start needs is missing, it is looked for this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -117,8 +119,8 @@ pub struct Feeds {
     pub address: watch::Sender<Option<InterfaceAddress>>,
     /// BGP has converged.
     pub converged: watch::Sender<bool>,
-    /// Questions to the route loop.
-    pub questions: mpsc::Receiver<crate::route_loop::Question>,
+    /// Where the route loop takes questions, once it runs.
+    pub questions: watch::Sender<Option<mpsc::Sender<Question>>>,
     /// Our pods.
     pub endpoints: Endpoints,
     /// What is wrong.
@@ -225,6 +227,8 @@ impl BringUp {
             &found.kernel,
             &config.felix.interface_prefix,
         );
+        // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
+        feeds.blocks.send_replace(found.allocator.confirmed_blocks());
         let (owner, addresses) = Owner::new(
             found.allocator,
             Arc::clone(&doors.store),
@@ -295,6 +299,8 @@ impl BringUp {
                 tasks.spawn(answer_stop(stopped));
             }
             Backend::Bird => {
+                let (ask, questions) = mpsc::channel(QUESTIONS);
+                feeds.questions.send_replace(Some(ask));
                 let route_loop = RouteLoop {
                     node,
                     address: address.address(),
@@ -304,7 +310,7 @@ impl BringUp {
                     blocks: feeds.blocks.subscribe(),
                     paths,
                     converged: feeds.converged,
-                    questions: feeds.questions,
+                    questions,
                     stopped,
                     problems,
                 };
@@ -332,7 +338,7 @@ async fn answer_stop(mut stopped: mpsc::Receiver<Stop>) {
     while let Some(done) = stopped.recv().await {
         let _ = done.send(());
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Settles what happened while no agent ran, then lets pods in.
@@ -356,5 +362,5 @@ async fn open_for_pods(
     open.send_replace(Some(pods));
     not_ready.send_replace(None);
     tracing::info!("ready");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -1,6 +1,6 @@
 //! The cluster as the datastore tells it: the watches of every kind, folded into one value.
 //!
-//! [`Fold`] is the pure half: events in, [`Cluster`] out. [`watch`] is the task that runs it. A reader of the channel
+//! [`Fold`] is the pure half: events in, [`Cluster`] out. [`watch()`] is the task that runs it. A reader of the channel
 //! sees whole clusters only, and asks [`Cluster::in_sync`] before it draws a conclusion from what is absent.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ use manx_model::{
     Object,
 };
 use tokio::sync::watch;
+
+use crate::unsupported;
 
 /// The kinds that every agent watches. Blocks are not among them: an agent knows its own.
 const WATCHED: [Kind; 5] =
@@ -39,6 +41,8 @@ pub struct Cluster {
     pub ipam: IpamConfigSpec,
     /// Objects that cannot be used, and why.
     pub invalid: Vec<Invalid>,
+    /// What objects ask for in vain.
+    pub without_effect: Vec<String>,
     /// Every kind has been listed whole, and is being watched.
     pub in_sync: bool,
     /// Why the datastore cannot be reached, while it cannot.
@@ -162,7 +166,9 @@ impl Cluster {
 
     fn add_pool(&mut self, object: &Object) -> Result<(), Invalid> {
         self.pool_objects.insert(object.name().to_owned(), object.clone());
-        self.pools.push(IpPool::from_object(object)?);
+        let pool = IpPool::from_object(object)?;
+        self.without_effect.extend(unsupported::of_pool(object, &pool));
+        self.pools.push(pool);
         Ok(())
     }
 }

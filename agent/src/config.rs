@@ -139,7 +139,7 @@ impl Config {
         let backend = backend(&mut reader);
         let config = Self {
             address: reader.parse("IP", parse::address).unwrap_or(AddressSource::Autodetect),
-            asn: reader.parse("AS", |text| text.parse()),
+            asn: reader.parse("AS", str::parse),
             default_pool: DefaultPool::read(&mut reader),
             felix: Felix::read(&mut reader),
             datastore: reader

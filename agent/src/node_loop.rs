@@ -90,11 +90,7 @@ impl NodeLoop {
         let mut lifecycle = Lifecycle::new();
         let mut remote = Remote::default();
         loop {
-            // Before the paths: what is said of them must not be taken for true of older ones, or a turn that began just
-            // before BGP converged would sweep every remote route.
-            let converged = *self.converged.borrow_and_update();
-            remote.take(self.paths.take());
-            let deadline = self.settle(&mut lifecycle, &remote, converged).await;
+            let deadline = self.settle(&mut lifecycle, &mut remote).await;
             if !self.wait(deadline).await {
                 return;
             }
@@ -102,10 +98,10 @@ impl NodeLoop {
     }
 
     /// Turns until there is nothing to do. Returns when to come back unasked.
-    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &Remote, converged: bool) -> Option<Instant> {
+    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &mut Remote) -> Option<Instant> {
         for _ in 0..TURNS {
             let turn = match self.kernel.read().await {
-                Ok(snapshot) => self.turn(lifecycle, remote, converged, &snapshot).await,
+                Ok(snapshot) => self.turn(lifecycle, remote, &snapshot).await,
                 Err(error) => {
                     self.problems.set("kernel", [error.to_string()]);
                     Turn { changed: false, failed: true, deadline: None }
@@ -121,13 +117,11 @@ impl NodeLoop {
         Some(Instant::now() + RETRY)
     }
 
-    async fn turn(
-        &mut self,
-        lifecycle: &mut Lifecycle,
-        remote: &Remote,
-        converged: bool,
-        snapshot: &Snapshot,
-    ) -> Turn {
+    async fn turn(&mut self, lifecycle: &mut Lifecycle, remote: &mut Remote, snapshot: &Snapshot) -> Turn {
+        // In this order: the route loop sends the paths before it says that these are all, so whoever has heard that
+        // they are all has them all.
+        let converged = *self.converged.borrow_and_update();
+        remote.take(self.paths.take());
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));

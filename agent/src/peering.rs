@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use manx_model::{Asn, BgpPeerSpec, NodeName};
+use manx_model::{Asn, BgpPeerSpec, InterfaceAddress, NodeName};
 use serde_json::{Map, Value};
 
 use crate::cluster::Cluster;
@@ -74,7 +74,7 @@ impl Peering {
 
     fn add_mesh(&mut self, cluster: &Cluster, node: &NodeName, own: Ipv4Addr, cluster_asn: Asn) {
         for other in cluster.nodes.values().filter(|other| other.name != *node) {
-            let Some(address) = other.address.map(|interface| interface.address()) else { continue };
+            let Some(address) = other.address.map(InterfaceAddress::address) else { continue };
             if address == own {
                 self.problems.push(format!(
                     "Node {} has published this node's address {own}: one of the two is wrong",

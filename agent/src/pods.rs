@@ -10,9 +10,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use manx_cni::config::Ipam;
 use manx_cni::handle::handle_id;
 use manx_cni::protocol::{Attachment, Command, Pod};
-use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request};
+use manx_cni::{Attached, CniError, Code, Conf, Container, Mac, Reply, Request};
 use manx_felix::{Kernel, PodLink};
 use manx_ipam::AssignRequest;
 use manx_model::{NodeName, veth_name};
@@ -59,20 +60,22 @@ impl Pods {
         netns: Option<OwnedFd>,
     ) -> Result<Attached, CniError> {
         let netns = netns.ok_or_else(no_namespace)?;
-        let (mtu, allow_ip_forwarding) = self.wishes(request)?;
+        let conf = request.conf()?;
+        only_ipv4(&conf.ipam)?;
+        let mtu = self.mtu(&conf)?;
         let handle = handle_id(&request.network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
         let known = self.endpoints.get(&handle);
         let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
-        let assigned = self.addresses.assign(assign).await.map_err(no_address)?;
+        let assigned = self.addresses.assign(assign, conf.ipam.ipv4_pools).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
             handle: handle.clone(),
             addresses: vec![assigned.address],
             mtu,
-            allow_ip_forwarding,
+            allow_ip_forwarding: conf.allow_ip_forwarding,
         };
         let endpoint = Endpoint { device: pod.host_device.clone(), addresses: pod.addresses.clone() };
         self.endpoints.insert(handle, endpoint);
@@ -109,14 +112,14 @@ impl Pods {
             let details = format!("no address is held by {handle}");
             return Err(CniError::new(Code::UNKNOWN_CONTAINER, MSG, details));
         };
-        let (mtu, allow_ip_forwarding) = self.wishes(request)?;
+        let conf = request.conf()?;
         let pod = PodLink {
             host_device: endpoint.device,
             pod_device: container.pod_device.clone(),
             handle,
             addresses: endpoint.addresses,
-            mtu,
-            allow_ip_forwarding,
+            mtu: self.mtu(&conf)?,
+            allow_ip_forwarding: conf.allow_ip_forwarding,
         };
         match self.kernel.check(netns, &pod).await {
             Ok(differences) if differences.is_empty() => Ok(()),
@@ -166,12 +169,10 @@ impl Pods {
         Ok(())
     }
 
-    /// The pod's MTU, and whether it may forward: by the network configuration, else by the node.
-    fn wishes(&self, request: &Request) -> Result<(u32, bool), CniError> {
-        let conf = request.conf()?;
+    /// The pod's MTU: by the network configuration, else by the node.
+    fn mtu(&self, conf: &Conf) -> Result<u32, CniError> {
         let unknown = |reason| CniError::new(Code::TRY_AGAIN_LATER, "the pod's MTU is not known yet", reason);
-        let mtu = conf.mtu.map_or_else(|| self.mtu.borrow().clone().map_err(unknown), Ok)?;
-        Ok((mtu, conf.allow_ip_forwarding))
+        conf.mtu.map_or_else(|| self.mtu.borrow().clone().map_err(unknown), Ok)
     }
 
     fn host_device(&self, container: &Container) -> String {
@@ -207,6 +208,17 @@ fn attached(pod: PodLink, macs: &manx_felix::Attached) -> Attached {
         mtu: pod.mtu,
         addresses: pod.addresses,
     }
+}
+
+fn only_ipv4(ipam: &Ipam) -> Result<(), CniError> {
+    let wrong = match ipam {
+        Ipam { assign_ipv6: true, .. } => "ipam.assign_ipv6 is \"true\"",
+        Ipam { assign_ipv4: false, .. } => "ipam.assign_ipv4 is \"false\"",
+        Ipam { ipv6_pools, .. } if !ipv6_pools.is_empty() => "ipam.ipv6_pools names pools",
+        _ => return Ok(()),
+    };
+    let details = format!("{wrong}, and IPv6 is not supported yet: remove it, and pods get an IPv4 address");
+    Err(CniError::new(Code::CONFIG, "the network configuration cannot be carried out", details))
 }
 
 fn no_namespace() -> CniError {

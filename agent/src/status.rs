@@ -44,7 +44,7 @@ pub struct Status {
     pub paths: Vec<RemotePath>,
     /// What is wrong now.
     pub problems: Vec<String>,
-    /// Variables without effect.
+    /// Variables and fields of objects without effect.
     pub notices: Vec<String>,
 }
 

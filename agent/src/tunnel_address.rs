@@ -53,7 +53,7 @@ async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, Stri
     let attributes =
         BTreeMap::from([("node".to_owned(), node.to_string()), ("type".to_owned(), TUNNEL_IPIP.to_owned())]);
     let request = AssignRequest { handle: tunnel_handle(node), attributes };
-    let assigned = addresses.assign(request).await.map_err(|error| error.to_string())?;
+    let assigned = addresses.assign(request, Vec::new()).await.map_err(|error| error.to_string())?;
     match assigned.address {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(address) => Err(format!("IPAM gave {address}, and the tunnel needs an IPv4 address")),

@@ -27,7 +27,7 @@ pub struct View {
     report: watch::Receiver<NodeReport>,
     blocks: watch::Receiver<BTreeSet<IpNet>>,
     address: watch::Receiver<Option<InterfaceAddress>>,
-    questions: mpsc::Sender<Question>,
+    questions: watch::Receiver<Option<mpsc::Sender<Question>>>,
     endpoints: Endpoints,
     problems: Problems,
 }
@@ -35,14 +35,13 @@ pub struct View {
 impl View {
     /// A view, and what feeds it.
     pub fn new(config: Arc<Config>, not_ready: watch::Receiver<NotReady>) -> (Self, Feeds) {
-        let (questions, asked) = mpsc::channel(8);
         let feeds = Feeds {
             cluster: watch::Sender::default(),
             report: watch::Sender::default(),
             blocks: watch::Sender::default(),
             address: watch::Sender::default(),
             converged: watch::Sender::default(),
-            questions: asked,
+            questions: watch::Sender::default(),
             endpoints: Endpoints::default(),
             problems: Problems::default(),
         };
@@ -53,7 +52,7 @@ impl View {
             report: feeds.report.subscribe(),
             blocks: feeds.blocks.subscribe(),
             address: feeds.address.subscribe(),
-            questions,
+            questions: feeds.questions.subscribe(),
             endpoints: feeds.endpoints.clone(),
             problems: feeds.problems.clone(),
         };
@@ -86,14 +85,15 @@ impl View {
             bgp,
             paths: report.paths.iter().map(|(prefix, path)| remote_path(*prefix, path)).collect(),
             problems: self.problems(&cluster),
-            notices: self.config.notices.iter().map(ToString::to_string).collect(),
+            notices: self.notices(&cluster),
         }
     }
 
-    /// `None` while there is no speaker to ask.
+    /// `None` while there is no speaker to ask: nobody would answer.
     async fn bgp(&self) -> Option<Bgp> {
+        let speaker = self.questions.borrow().clone()?;
         let (question, answer) = oneshot::channel();
-        self.questions.try_send(question).ok()?;
+        speaker.try_send(question).ok()?;
         answer.await.ok()
     }
 
@@ -104,6 +104,11 @@ impl View {
             addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
         };
         self.endpoints.all().into_iter().map(pod).collect()
+    }
+
+    fn notices(&self, cluster: &Cluster) -> Vec<String> {
+        let of_variables = self.config.notices.iter().map(ToString::to_string);
+        of_variables.chain(cluster.without_effect.iter().cloned()).collect()
     }
 
     fn problems(&self, cluster: &Cluster) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! From facts about a node to the routes its kernel should have.
 //!
-//! [`desired`] computes them from [`Facts`] and from what the kernel has ([`Snapshot`]), with a [`Path`] per remote
-//! prefix that says why; [`plan`] is what lies between the two, as [`Operation`]s. [`Lifecycle`] decides when `tunl0` is
+//! [`desired()`] computes them from [`Facts`] and from what the kernel has ([`Snapshot`]), with a [`Path`] per remote
+//! prefix that says why; [`plan()`] is what lies between the two, as [`Operation`]s. [`Lifecycle`] decides when `tunl0` is
 //! up and published. Nothing here opens, sleeps or logs; the door to Linux is `manx-felix-linux`.
 
 mod desired;

@@ -2,7 +2,7 @@
 //!
 //! Two nodes may reach for one block. The block's own `affinity` decides, since only one can create it; a BlockAffinity
 //! is a node's word about what it wants, and only a confirmed one may influence routing. Whatever point a claim or a
-//! release was stopped at, [`mend`] goes on from what is stored.
+//! release was stopped at, [`Claimant::mend`] goes on from what is stored.
 
 use data_encoding::BASE32_NOPAD;
 use ipnet::IpNet;
@@ -16,7 +16,7 @@ use crate::block::{self, Block, owner};
 use crate::error::is_race;
 use crate::{Error, TRIES};
 
-/// What [`mend`] found, and left behind.
+/// What [`Claimant::mend`] found, and left behind.
 #[derive(Debug)]
 pub(crate) enum Mended {
     /// The block is ours, confirmed.

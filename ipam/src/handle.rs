@@ -120,7 +120,7 @@ pub(crate) async fn remove(store: &dyn Datastore, handle: Handle, block: IpNet) 
     delete_in_two_steps(store, object.with_spec(&spec), false).await
 }
 
-/// The blocks that a handle names; what is no CIDR is left to [`crate::audit`].
+/// The blocks that a handle names; what is no CIDR is left to [`crate::audit()`].
 pub(crate) fn blocks(handle: &HandleSpec) -> impl Iterator<Item = IpNet> {
     handle.block.keys().filter_map(|cidr| cidr.parse().ok())
 }

@@ -27,47 +27,47 @@ const EXIT_CONFIG: u8 = 2;
 /// calico-node, with its values and defaults; `manx status` lists those that have no effect yet.
 #[derive(clap::Args)]
 pub struct Args {
-    /// This node's name [NODENAME; default: the value of HOSTNAME]
+    /// This node's name (NODENAME; default: the value of HOSTNAME)
     #[arg(long, value_name = "NAME")]
     nodename: Option<String>,
 
-    /// This node's address: autodetect, 10.0.0.5 or 10.0.0.5/24 [IP; default: autodetect]
+    /// This node's address: autodetect, 10.0.0.5 or 10.0.0.5/24 (IP; default: autodetect)
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<String>,
 
-    /// The default pool: a CIDR or none [CALICO_IPV4POOL_CIDR; default: 192.168.0.0/16]
+    /// The default pool: a CIDR or none (CALICO_IPV4POOL_CIDR; default: 192.168.0.0/16)
     #[arg(long, value_name = "CIDR")]
     pool_cidr: Option<String>,
 
-    /// Prefix length of the default pool's blocks, 20 to 32 [CALICO_IPV4POOL_BLOCK_SIZE; default: 26]
+    /// Prefix length of the default pool's blocks, 20 to 32 (CALICO_IPV4POOL_BLOCK_SIZE; default: 26)
     #[arg(long, value_name = "LENGTH")]
     block_size: Option<String>,
 
-    /// When packets travel inside IP-in-IP: Always, CrossSubnet, Never or off [CALICO_IPV4POOL_IPIP; default: Never]
+    /// When packets travel inside IP-in-IP: Always, CrossSubnet, Never or off (CALICO_IPV4POOL_IPIP; default: Never)
     #[arg(long, value_name = "MODE")]
     ipip: Option<String>,
 
-    /// Who carries routes between nodes: bird (the built-in BGP speaker) or none [CALICO_NETWORKING_BACKEND]
+    /// Who carries routes between nodes: bird (the built-in BGP speaker) or none (CALICO_NETWORKING_BACKEND)
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
 
-    /// This node's AS number [AS; default: the cluster's]
+    /// This node's AS number (AS; default: the cluster's)
     #[arg(long = "as", value_name = "NUMBER")]
     asn: Option<String>,
 
-    /// Where the cluster's objects are: memory or file:DIR [MANX_DATASTORE; default: file:/var/lib/manx/datastore]
+    /// Where the cluster's objects are: memory or file:DIR (MANX_DATASTORE; default: file:/var/lib/manx/datastore)
     #[arg(long, value_name = "STORE")]
     datastore: Option<String>,
 
-    /// Where the sockets are [MANX_RUN_DIR; default: /run/manx]
+    /// Where the sockets are (MANX_RUN_DIR; default: /run/manx)
     #[arg(long, value_name = "DIR")]
     run_dir: Option<String>,
 
-    /// Where what survives a reboot is [MANX_STATE_DIR; default: /var/lib/manx]
+    /// Where what survives a reboot is (MANX_STATE_DIR; default: /var/lib/manx)
     #[arg(long, value_name = "DIR")]
     state_dir: Option<String>,
 
-    /// Orders configurations: a lower revision never overwrites a higher [MANX_CONFIG_REVISION; default: 0]
+    /// Orders configurations: a lower revision never overwrites a higher (MANX_CONFIG_REVISION; default: 0)
     #[arg(long, value_name = "NUMBER")]
     config_revision: Option<String>,
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::listener::{Doors, ListenerStatus, ListenerTask};
+use crate::now;
 use crate::peer::{Batch, Channels, Directive, PeerTask, Said};
 use crate::transport::{Connection, Transport};
 
@@ -269,8 +270,4 @@ fn log(peer: IpAddr, output: &Output) {
         Output::Refresh(family) => debug!(%peer, %family, "BGP peer asks for a refresh"),
         Output::Dial | Output::AbortDial | Output::Send(..) | Output::Close(_) => (),
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }

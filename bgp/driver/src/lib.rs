@@ -23,3 +23,8 @@ pub use bgp::{Bgp, Shutdown, Status};
 pub use listener::ListenerStatus;
 pub use tcp::Tcp;
 pub use transport::{BoxFuture, Connection, Listener, Stream, Transport};
+
+/// tokio's time in the form that the core takes.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}

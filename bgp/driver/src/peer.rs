@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::link::{Link, Progress};
+use crate::now;
 use crate::transport::{BoxFuture, Connection, Transport};
 
 /// UPDATEs are taken from the owner while less than this is waiting to be written.
@@ -252,10 +253,6 @@ impl PeerTask {
             self.pending.push_back(said);
         }
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 async fn dialled(dial: &mut Option<BoxFuture<'static, io::Result<Connection>>>) -> io::Result<Connection> {

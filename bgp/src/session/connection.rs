@@ -51,7 +51,7 @@ impl Stage {
 
     /// Whether the peer's routes outlive the connection.
     pub(super) fn graceful(&self) -> bool {
-        self.negotiated().is_some_and(|negotiated| negotiated.keeps_routes())
+        self.negotiated().is_some_and(Negotiated::keeps_routes)
     }
 }
 

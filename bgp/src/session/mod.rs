@@ -16,9 +16,11 @@
 
 mod config;
 mod connection;
+mod ending;
 mod established;
 mod open;
 mod reason;
+mod receive;
 mod timers;
 
 #[cfg(test)]
@@ -28,15 +30,15 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 pub use config::{GracefulConfig, SessionConfig};
-use connection::{Connection, Stage};
+use connection::Connection;
 pub use open::Negotiated;
 pub use reason::Reason;
 use timers::{Backoff, Jitter};
 
-use crate::wire::{ErrorCode, Family, Message, Notification, Update, WireError};
+use crate::wire::{ErrorCode, Family, Message, Notification, Update};
 
 /// A dial that takes longer is given up and begun again: the ConnectRetryTimer in state Connect.
 const DIAL_TIME: Duration = Duration::from_secs(10);
@@ -194,7 +196,7 @@ impl Session {
     }
 
     fn halt(&mut self) {
-        self.abort_dial();
+        self.stop_dialling();
         self.phase = Phase::Stopped;
         self.tell_state();
     }
@@ -211,7 +213,7 @@ impl Session {
             self.stop(notification);
             self.start(now);
         } else if passive != self.config.passive && self.connections.is_empty() {
-            self.abort_dial();
+            self.stop_dialling();
             self.dial(now);
             self.tell_state();
         }
@@ -295,124 +297,5 @@ impl Session {
         let open = Message::Open(self.config.open());
         self.outputs.push_back(connection.send(now, open.to_bytes()));
         self.connections.push(connection);
-    }
-
-    fn received(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
-        let Some(connection) = self.connection(id) else { return };
-        connection.buffer.extend_from_slice(bytes);
-        let mut buffer = std::mem::take(&mut connection.buffer);
-        // A message may end its own connection, or (a collision) the other one.
-        while let Some(connection) = self.connection(id) {
-            match connection.next_message(&mut buffer) {
-                Ok(Some(message)) => self.message(now, id, message),
-                Ok(None) => return self.keep(id, buffer),
-                Err(error) => return self.misbehaved(now, id, error),
-            }
-        }
-    }
-
-    fn keep(&mut self, id: ConnectionId, buffer: BytesMut) {
-        if let Some(connection) = self.connection(id) {
-            connection.buffer = buffer;
-        }
-    }
-
-    fn message(&mut self, now: Instant, id: ConnectionId, message: Message) {
-        let Some(connection) = self.connection(id) else { return };
-        if let Message::Notification(notification) = message {
-            return self.notified(now, id, notification);
-        }
-        match (&connection.stage, message) {
-            (Stage::OpenSent, Message::Open(open)) => self.opened(now, id, open),
-            (Stage::OpenConfirm(_), Message::Keepalive) => self.establish(now, id),
-            (Stage::Established(_), message) => self.established_message(now, id, message),
-            (stage, _) => {
-                let error = match stage {
-                    Stage::OpenSent => ErrorCode::FSM_OPEN_SENT,
-                    _ => ErrorCode::FSM_OPEN_CONFIRM,
-                };
-                let what = format!("a message that has no place in state {}", stage.state());
-                self.misbehaved(now, id, WireError::reset(error, Bytes::new(), what));
-            }
-        }
-    }
-
-    fn notified(&mut self, now: Instant, id: ConnectionId, notification: Notification) {
-        // The loser of a collision has done nothing wrong: no penalty.
-        if notification.error == ErrorCode::CONNECTION_COLLISION {
-            return self.lost(now, id, Reason::Received(notification));
-        }
-        self.fail(now, id, Reason::Received(notification), None);
-    }
-
-    fn misbehaved(&mut self, now: Instant, id: ConnectionId, error: WireError) {
-        let notification = error.notification.clone();
-        self.fail(now, id, Reason::Misbehaved(error), Some(&notification));
-    }
-
-    /// Ends a connection over an error; when it was the last one, the peer is left alone for a while.
-    fn fail(&mut self, now: Instant, id: ConnectionId, reason: Reason, notification: Option<&Notification>) {
-        self.end(id, reason, notification);
-        if self.connections.is_empty() {
-            self.abort_dial();
-            self.phase = Phase::Penalty(now + self.jitter.shorten(self.backoff.next_delay()));
-        }
-    }
-
-    /// A connection is gone without an error of protocol.
-    fn lost(&mut self, now: Instant, id: ConnectionId, reason: Reason) {
-        self.end(id, reason, None);
-        if self.connections.is_empty() && matches!(self.phase, Phase::Waiting(_)) {
-            self.wait(now);
-        }
-    }
-
-    fn close_all(&mut self, reason: &Reason, notification: Option<&Notification>) {
-        for id in self.connections.iter().map(|each| each.id).collect::<Vec<_>>() {
-            self.end(id, reason.clone(), notification);
-        }
-    }
-
-    /// Closes a connection and says what that means for the peer's routes.
-    fn end(&mut self, id: ConnectionId, reason: Reason, notification: Option<&Notification>) {
-        let Some(connection) = self.close(id, notification) else { return };
-        if connection.stage.is_established() {
-            let graceful = matches!(reason, Reason::Lost(_)) && connection.stage.graceful();
-            self.outputs.push_back(Output::Down { reason, graceful });
-        } else if self.connections.is_empty() {
-            self.outputs.push_back(Output::Failed(reason));
-        }
-    }
-
-    fn close(&mut self, id: ConnectionId, notification: Option<&Notification>) -> Option<Connection> {
-        let index = self.connections.iter().position(|each| each.id == id)?;
-        let connection = self.connections.remove(index);
-        if let Some(notification) = notification {
-            let bytes = Message::Notification(notification.clone()).to_bytes();
-            self.outputs.push_back(Output::Send(id, bytes));
-        }
-        self.outputs.push_back(Output::Close(id));
-        Some(connection)
-    }
-
-    fn abort_dial(&mut self) {
-        if matches!(self.phase, Phase::Dialling(_)) {
-            self.outputs.push_back(Output::AbortDial);
-            self.phase = Phase::Waiting(None);
-        }
-    }
-
-    fn dial(&mut self, now: Instant) {
-        if self.config.passive {
-            self.phase = Phase::Waiting(None);
-        } else {
-            self.phase = Phase::Dialling(now + DIAL_TIME);
-            self.outputs.push_back(Output::Dial);
-        }
-    }
-
-    fn wait(&mut self, now: Instant) {
-        let retry = self.jitter.shorten(self.config.connect_retry);
-        self.phase = Phase::Waiting((!self.config.passive).then(|| now + retry));
     }
 }

@@ -52,7 +52,7 @@ impl Session {
             connection.heard(now);
         }
         // A second connection would only collide.
-        self.abort_dial();
+        self.stop_dialling();
         self.send_keepalive(now, id);
     }
 

@@ -44,17 +44,12 @@ impl AdjRibOut {
         for _ in 0..BATCH {
             let Some(prefix) = self.dirty.pop_first() else { break };
             match wanted(&prefix) {
-                None if self.told.remove(&prefix).is_some() => batch.withdrawn.push(prefix),
-                None => (),
-                Some(exported)
-                    if self.told.get(&prefix).is_some_and(|told| told.as_ref() == Some(&exported)) =>
-                {
-                    ()
-                }
-                Some(exported) => {
+                Some(exported) if self.told.get(&prefix).and_then(Option::as_ref) != Some(&exported) => {
                     self.told.insert(prefix, Some(exported.clone()));
                     batch.announce(exported, prefix);
                 }
+                None if self.told.remove(&prefix).is_some() => batch.withdrawn.push(prefix),
+                _ => (),
             }
         }
         batch

@@ -179,6 +179,6 @@ impl fmt::Display for Capability {
     }
 }
 
-fn whole<'a, T>(parsed: IResult<&'a [u8], T>) -> Option<T> {
+fn whole<T>(parsed: IResult<&[u8], T>) -> Option<T> {
     parsed.ok().filter(|(rest, _)| rest.is_empty()).map(|(_, value)| value)
 }

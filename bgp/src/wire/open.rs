@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use nom::bytes::complete::take;
 use nom::multi::{length_data, many0};
 use nom::number::complete::{be_u8, be_u16, be_u32};
 use nom::{IResult, Parser, combinator::all_consuming};
@@ -115,22 +114,15 @@ impl Open {
 fn optional_parameters(input: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let parsed: IResult<_, _> = match input {
         [255, EXTENDED, rest @ ..] => {
-            all_consuming(length_data(be_u16).and_then(many0((be_u8, length_data(be_u16))))).parse(rest)
+            let parameters = all_consuming(many0((be_u8, length_data(be_u16))));
+            all_consuming(length_data(be_u16).and_then(parameters)).parse(rest)
         }
         _ => {
-            let short = be_u8.flat_map(take::<u8, &[u8], _>).and_then(many0((be_u8, length_data(be_u8))));
-            all_consuming(all_of(short)).parse(input)
+            let parameters = all_consuming(many0((be_u8, length_data(be_u8))));
+            all_consuming(length_data(be_u8).and_then(parameters)).parse(input)
         }
     };
     parsed.ok().map(|(_, parameters)| parameters)
-}
-
-/// Leaves the parser as it is; it pins the types that `flat_map` cannot infer.
-fn all_of<'a, P, O>(parser: P) -> impl Parser<&'a [u8], Output = O, Error = nom::error::Error<&'a [u8]>>
-where
-    P: Parser<&'a [u8], Output = O, Error = nom::error::Error<&'a [u8]>>,
-{
-    parser
 }
 
 fn malformed() -> WireError {

@@ -60,15 +60,19 @@ impl Update {
             update.end_of_rib = (only_unreach && prefixes.is_empty()).then_some(family);
             update.withdrawn.extend(prefixes);
         }
-        if !announced.is_empty() {
+        let classic = !announced.is_empty();
+        if classic {
             // Without a usable NEXT_HOP there is an error below, and the address here is never used.
             let next_hop = decoded.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED).into();
             update.announced.push(Announcement { next_hop, prefixes: announced });
         }
         if let Some(reach) = decoded.reach.map(reach).transpose()?.flatten() {
+            if !usable_next_hop(reach.next_hop) {
+                decoded.errors.push(unusable(reach.next_hop));
+            }
             update.announced.push(reach);
         }
-        decoded.errors.extend(missing(&update, &decoded));
+        decoded.errors.extend(missing(&update, &decoded, classic));
         update.attributes = decoded.attributes;
         update.errors = decoded.errors;
         update.apply_errors();
@@ -132,9 +136,6 @@ fn reach(value: &[u8]) -> Result<Option<Announcement>, WireError> {
         return Err(multiprotocol("for IPv4 unicast has a next hop that is not four octets long"));
     };
     let next_hop = IpAddr::from([*a, *b, *c, *d]);
-    if !usable_next_hop(next_hop) {
-        return Err(multiprotocol("has a next hop that is not the address of a host"));
-    }
     Ok(Some(Announcement { next_hop, prefixes: nlri::decode(rest, family)? }))
 }
 
@@ -144,20 +145,25 @@ fn multiprotocol(what: &str) -> WireError {
 }
 
 /// RFC 7606 §3 d: routes without a mandatory attribute are withdrawn.
-fn missing(update: &Update, decoded: &attributes::Decoded<'_>) -> Option<WireError> {
+fn missing(update: &Update, decoded: &attributes::Decoded<'_>, classic: bool) -> Option<WireError> {
     if update.announced.is_empty() {
         return None;
     }
-    let next_hop = update.announced.iter().any(|each| each.next_hop == Ipv4Addr::UNSPECIFIED);
     let mandatory = [
         (code::ORIGIN, "ORIGIN", true),
         (code::AS_PATH, "AS_PATH", true),
-        (code::NEXT_HOP, "NEXT_HOP", next_hop),
+        (code::NEXT_HOP, "NEXT_HOP", classic),
     ];
     let (code, name, _) = mandatory.into_iter().find(|(code, _, wanted)| *wanted && !decoded.has(*code))?;
     let data = Bytes::copy_from_slice(&[code]);
     let error = WireError::reset(ErrorCode::MISSING_WELL_KNOWN, data, format!("{name} is missing"));
     Some(error.with(Severity::TreatAsWithdraw))
+}
+
+fn unusable(next_hop: IpAddr) -> WireError {
+    let what = format!("the next hop {next_hop} in MP_REACH_NLRI is not the address of a host");
+    let error = WireError::reset(ErrorCode::INVALID_NEXT_HOP, Bytes::new(), what);
+    error.with(Severity::TreatAsWithdraw)
 }
 
 /// Room for fields: the message without header and both length fields.

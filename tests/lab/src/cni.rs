@@ -146,7 +146,7 @@ impl Lab {
     /// runtime sends it.
     pub fn pod_add(&self, node: &str, pod: &str, namespace: &str) -> Result<Pod> {
         self.pod_namespace(pod)?;
-        let attached = self.attach(node, pod, namespace);
+        let attached = self.pod_attach(node, pod, namespace);
         if attached.is_err() {
             let _ = self.cni_call("DEL", node, pod, namespace).and_then(|call| self.cni(&call));
             netns::remove(&[self.netns(pod)])?;
@@ -167,7 +167,8 @@ impl Lab {
         netns::ip_lines(&netns, &["link set lo up".to_owned()])
     }
 
-    fn attach(&self, node: &str, pod: &str, namespace: &str) -> Result<Pod> {
+    /// Attaches a pod whose namespace is there.
+    pub fn pod_attach(&self, node: &str, pod: &str, namespace: &str) -> Result<Pod> {
         let call = self.cni_call("ADD", node, pod, namespace)?;
         let result = self.cni(&call)?.ok()?;
         let pod = Pod {

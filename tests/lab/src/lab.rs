@@ -269,6 +269,11 @@ impl Lab {
         bird::session_state(&self.bird("show protocols")?, node)
     }
 
+    /// The ToR's BIRD, to be stopped or killed and started again; only in the process that raised the lab.
+    pub fn bird_process(&mut self) -> Result<&mut Process> {
+        self.bird.as_mut().context("this process runs no BIRD")
+    }
+
     /// A file name in the lab's directory that nothing else uses.
     fn file(&self, kind: &str, namespace: &str) -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(1);

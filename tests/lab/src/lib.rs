@@ -23,6 +23,7 @@
 mod binaries;
 mod bird;
 mod capture;
+mod cluster;
 mod cni;
 mod lab;
 pub mod netns;
@@ -39,6 +40,7 @@ mod wait;
 
 pub use binaries::{cni_binary, manx_binary};
 pub use capture::{Capture, Packet};
+pub use cluster::{Cluster, Statuses};
 pub use cni::{Cni, CniReply, Pod};
 pub use lab::{Lab, Options, Swept};
 pub use node::Node;

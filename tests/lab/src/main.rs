@@ -1,5 +1,7 @@
 //! The program `lab`: raise a small cluster in network namespaces, look around in it, take it down.
 
+mod demo;
+
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
@@ -44,6 +46,12 @@ enum Verb {
     Status,
     /// List the labs that are up.
     List,
+    /// Play the demo: the story of a ping, inside IP-in-IP and bare.
+    Demo {
+        /// Leave the cluster up.
+        #[arg(long)]
+        keep: bool,
+    },
     /// A shell in the namespace of a node, a pod, `tor` or `outside`.
     Shell {
         /// For instance `node1`.
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
         Verb::Down { .. } => Lab::open(&args.lab).and_then(Lab::down),
         Verb::Status => Lab::open(&args.lab).and_then(|lab| status(&lab)),
         Verb::List => list(),
+        Verb::Demo { keep } => demo::run(args.lab, keep),
         Verb::Shell { namespace } => Lab::open(&args.lab).and_then(|lab| shell(&lab, &namespace)),
         Verb::Exec { namespace, command } => {
             Lab::open(&args.lab).and_then(|lab| become_command(&lab, &namespace, &command))

@@ -46,10 +46,15 @@ impl Ping {
         Ok(Ping { process })
     }
 
+    /// How many requests have been answered so far.
+    pub fn answers(&self) -> usize {
+        Answers::read(&self.process.log()).seen.len()
+    }
+
     /// Waits until `count` answers have come.
     pub fn wait_for_answers(&self, timeout: Duration, count: usize) -> Result<()> {
         eventually(timeout, &format!("{count} answers to ping"), || {
-            let found = Answers::read(&self.process.log()).seen.len();
+            let found = self.answers();
             ensure!(found >= count, "{found} came");
             Ok(())
         })

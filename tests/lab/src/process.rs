@@ -15,7 +15,7 @@ use crate::{eventually, netns};
 /// What of the caller's environment a program sees. The rest is kept from it: a `CALICO_…` that happens to be set on
 /// a developer's machine must not change a test.
 const INHERITED: [&str; 7] =
-    ["PATH", "HOME", "TERM", "RUST_LOG", "RUST_BACKTRACE", "MANX_LAB_SLOWNESS", "LLVM_PROFILE_FILE"];
+    ["PATH", "HOME", "TERM", "RUST_LOG", "RUST_BACKTRACE", "LAB_SLOWNESS", "LLVM_PROFILE_FILE"];
 
 /// A command line and its environment, which can be started more than once.
 #[derive(Debug, Clone)]

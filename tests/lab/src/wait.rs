@@ -26,10 +26,10 @@ pub fn eventually<T>(timeout: Duration, what: &str, mut attempt: impl FnMut() ->
     }
 }
 
-/// How many times slower than usual this machine is: the guest under emulation sets `MANX_LAB_SLOWNESS`, and every
+/// How many times slower than usual this machine is: the guest under emulation sets `LAB_SLOWNESS`, and every
 /// time limit of the lab is multiplied by it. 1 when it is unset.
 pub fn slowness() -> u32 {
-    std::env::var("MANX_LAB_SLOWNESS").ok().and_then(|value| value.parse().ok()).unwrap_or(1).max(1)
+    std::env::var("LAB_SLOWNESS").ok().and_then(|value| value.parse().ok()).unwrap_or(1).max(1)
 }
 
 #[allow(clippy::disallowed_methods, reason = "other processes and the kernel have no clock to advance")]

@@ -150,7 +150,7 @@ fn attribute<'a>(raw: &Raw<'a>, context: Context, decoded: &mut Decoded<'a>) -> 
         }
         code::NEXT_HOP => decoded.next_hop = Some(next_hop(raw)?),
         code::MED => {
-            attributes.med = Some(u32::from_be_bytes(raw.array(TreatAsWithdraw, "MULTI_EXIT_DISC")?))
+            attributes.med = Some(u32::from_be_bytes(raw.array(TreatAsWithdraw, "MULTI_EXIT_DISC")?));
         }
         code::LOCAL_PREF => {
             attributes.local_pref = Some(u32::from_be_bytes(raw.array(TreatAsWithdraw, "LOCAL_PREF")?));

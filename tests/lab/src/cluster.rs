@@ -1,0 +1,259 @@
+//! A cluster in a lab: an agent on every node, all over one directory of manifests (`target/lab/NAME/datastore`).
+//!
+//! Nothing here knows the agent from inside: it is configured by environment and manifests, and asked on its status
+//! socket, as an operator does it. Asking costs no process, which matters in an emulated guest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::topology::{TOR_AS, gateway};
+use crate::{Fabric, Lab, Process, Program, eventually, manx_binary, slowness};
+
+/// How long an agent may take to serve, and a cluster to agree on its routes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The pool that the agents make when there is none, as Calico names it.
+const DEFAULT_POOL: &str = "default-ipv4-ippool";
+
+/// What every agent says about itself, by node: the documents of `manx status -o json`.
+pub type Statuses = BTreeMap<String, Value>;
+
+/// A lab with an agent on every node. The agents are killed and the lab is removed with the value, unless it is
+/// [kept](Cluster::keep).
+#[derive(Debug)]
+pub struct Cluster {
+    // Before the lab, so that the agents have ended when it is removed.
+    agents: BTreeMap<String, Process>,
+    lab: Lab,
+}
+
+impl Cluster {
+    /// Starts an agent on every node, with `env` beside what it needs, and waits until all serve pods.
+    pub fn start(lab: Lab, env: &[(&str, &str)]) -> Result<Cluster> {
+        let mut cluster = Cluster { agents: BTreeMap::new(), lab };
+        let nodes = cluster.node_names();
+        for node in &nodes {
+            let program = cluster.agent_program(node, env)?;
+            let agent = cluster.lab.node(node)?.start("agent", program)?;
+            cluster.agents.insert(node.clone(), agent);
+        }
+        nodes.iter().try_for_each(|node| cluster.wait_ready(node))?;
+        Ok(cluster)
+    }
+
+    /// The command line and environment of a node's agent. Later variables win, so that `env` may replace any.
+    pub fn agent_program(&self, node: &str, env: &[(&str, &str)]) -> Result<Program> {
+        let node = self.lab.node(node)?;
+        let program = Program::new(manx_binary()?)
+            .arg("agent")
+            .env("NODENAME", node.name())
+            .env("IP", node.address().to_string())
+            .env("MANX_DATASTORE", format!("file:{}", self.datastore().display()))
+            .env("MANX_RUN_DIR", node.dir())
+            .env("MANX_STATE_DIR", node.dir());
+        Ok(env.iter().fold(program, |program, (name, value)| program.env(name, value)))
+    }
+
+    /// The lab below.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The lab below, for what is to be done to its ToR.
+    pub fn lab_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
+    /// The names of all nodes.
+    pub fn node_names(&self) -> Vec<String> {
+        self.lab.nodes().map(|node| node.name().to_owned()).collect()
+    }
+
+    /// The agent of a node: kill, stop and start it by [`Process`]'s methods.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Process> {
+        self.agents.get_mut(node).with_context(|| format!("there is no agent on {node}"))
+    }
+
+    /// Leaves lab and agents up after this process has ended.
+    pub fn keep(self) -> Result<()> {
+        self.agents.into_values().for_each(Process::leave);
+        self.lab.keep()
+    }
+
+    /// Asks the agent of a node for its status.
+    pub fn status(&self, node: &str) -> Result<Value> {
+        let socket = self.lab.node(node)?.dir().join("status.sock");
+        let mut document = Vec::new();
+        UnixStream::connect(&socket)
+            .and_then(|mut stream| {
+                stream.set_read_timeout(Some(ANSWER * slowness()))?;
+                stream.read_to_end(&mut document)
+            })
+            .with_context(|| format!("the agent of {node} does not answer on {}", socket.display()))?;
+        serde_json::from_slice(&document).with_context(|| format!("the status of {node} is damaged"))
+    }
+
+    /// Asks all agents.
+    pub fn statuses(&self) -> Result<Statuses> {
+        self.node_names().into_iter().map(|node| Ok((node.clone(), self.status(&node)?))).collect()
+    }
+
+    /// Waits until the agent of a node serves pods; one that has ended is an error that shows its last words.
+    pub fn wait_ready(&mut self, node: &str) -> Result<()> {
+        let ended = |agent: &mut Process| (!agent.is_running()).then(|| agent.log());
+        eventually(PATIENCE, &format!("the agent of {node} to be ready"), || {
+            if let Some(log) = self.agents.get_mut(node).and_then(ended) {
+                return Ok(Err(anyhow::anyhow!("the agent of {node} has ended: {}", log.trim())));
+            }
+            let status = self.status(node)?;
+            ensure!(status["ready"] == true, "it says {}", status["notReady"]);
+            Ok(Ok(()))
+        })?
+    }
+
+    /// Waits until `wanted` holds of what all agents say.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Statuses) -> Result<()>) -> Result<()> {
+        eventually(PATIENCE, what, || wanted(&self.statuses()?))
+    }
+
+    /// Waits until every kernel is as its agent wants it, every BGP session is up, every node has a route to every
+    /// block, and, where nodes [peer with the ToR](Cluster::peer_with_tor), BIRD has every block.
+    pub fn wait_converged(&self) -> Result<()> {
+        self.wait("the cluster to converge", |statuses| {
+            statuses.iter().try_for_each(|(node, status)| settled(statuses, node, status))
+        })?;
+        let peering = |node: &String| self.datastore().join(format!("bgppeers/tor-{node}.yaml")).exists();
+        if !self.node_names().iter().any(peering) {
+            return Ok(());
+        }
+        eventually(PATIENCE, "BIRD to know every block", || {
+            let known = self.lab.bird("show route")?;
+            let blocks = self.blocks()?;
+            let missing = blocks.keys().find(|block| !known.contains(*block));
+            missing.map_or(Ok(()), |block| bail!("{block} is not among {known}"))
+        })
+    }
+
+    /// Which node has which block.
+    pub fn blocks(&self) -> Result<BTreeMap<String, String>> {
+        Ok(blocks(&self.statuses()?).map(|(node, block)| (block.to_owned(), node.to_owned())).collect())
+    }
+
+    /// The directory of manifests.
+    pub fn datastore(&self) -> PathBuf {
+        self.lab.dir().join("datastore")
+    }
+
+    /// Writes a manifest as a person does it with an editor, in one step: `kind` is the folder, for instance
+    /// `bgppeers`.
+    pub fn write_manifest(&self, kind: &str, name: &str, text: &str) -> Result<()> {
+        let folder = self.datastore().join(kind);
+        let unfinished = self.lab.dir().join(format!("{kind}-{name}.new"));
+        fs::create_dir_all(&folder)?;
+        fs::write(&unfinished, text)?;
+        let file = folder.join(format!("{name}.yaml"));
+        fs::rename(&unfinished, &file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Changes `spec.ipipMode` of the default pool in its manifest, as `kubectl edit` would do it in Kubernetes.
+    pub fn set_mode(&self, mode: &str) -> Result<()> {
+        let file = self.datastore().join(format!("ippools/{DEFAULT_POOL}.yaml"));
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let change = |line: &str| match line.split_once("ipipMode:") {
+            Some((indent, _)) => format!("{indent}ipipMode: {mode}\n"),
+            None => format!("{line}\n"),
+        };
+        self.write_manifest("ippools", DEFAULT_POOL, &text.lines().map(change).collect::<String>())
+    }
+
+    /// Waits until every node sends packets as `mode` (`Always`, `CrossSubnet`, `Never`) says: to every block of
+    /// another node through `tunl0` or not, and its kernel has the routes.
+    pub fn wait_mode(&self, mode: &str) -> Result<()> {
+        self.wait(&format!("routes of mode {mode}"), |statuses| {
+            for (node, status) in statuses {
+                settled(statuses, node, status)?;
+                for (owner, block) in blocks(statuses).filter(|(owner, _)| *owner != node) {
+                    let path = path(status, block)?;
+                    let wanted = self.through_tunnel(mode, node, owner)?;
+                    ensure!(path.contains("tunl0") == wanted, "{node} reaches {block} of {owner} {path}");
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether packets between two nodes travel inside IPIP.
+    pub fn through_tunnel(&self, mode: &str, node: &str, other: &str) -> Result<bool> {
+        let topology = self.lab.topology();
+        let subnet = |name: &str| topology.subnet_of(self.lab.node(name)?.spec());
+        match mode {
+            "Always" => Ok(true),
+            "CrossSubnet" => Ok(subnet(node)? != subnet(other)?),
+            "Never" => Ok(false),
+            _ => bail!("{mode} is none of Always, CrossSubnet, Never"),
+        }
+    }
+
+    /// Makes every node peer with the ToR's address in its subnet: a BGPPeer `tor-NODE` for each.
+    pub fn peer_with_tor(&self) -> Result<()> {
+        ensure!(
+            self.lab.topology().fabric == Fabric::Bird,
+            "the ToR of lab {} speaks no BGP",
+            self.lab.name()
+        );
+        for node in self.lab.nodes() {
+            let router = gateway(&self.lab.topology().subnet_of(node.spec())?);
+            let name = format!("tor-{}", node.name());
+            let text = format!(
+                "apiVersion: crd.projectcalico.org/v1\nkind: BGPPeer\nmetadata:\n  name: {name}\n\
+                 spec:\n  node: {}\n  peerIP: {router}\n  asNumber: {TOR_AS}\n",
+                node.name()
+            );
+            self.write_manifest("bgppeers", &name, &text)?;
+        }
+        Ok(())
+    }
+}
+
+/// Node and block, of all blocks.
+fn blocks(statuses: &Statuses) -> impl Iterator<Item = (&str, &str)> {
+    statuses.iter().flat_map(|(node, status)| {
+        let blocks = status["blocks"].as_array().into_iter().flatten();
+        blocks.filter_map(|block| Some((node.as_str(), block.as_str()?)))
+    })
+}
+
+/// How a node reaches a prefix, for instance `via 172.171.5.96 dev tunl0 onlink`.
+fn path<'a>(status: &'a Value, prefix: &str) -> Result<&'a str> {
+    let paths = status["paths"].as_array().into_iter().flatten();
+    let found = paths.filter(|path| path["prefix"] == prefix).find_map(|path| path["route"].as_str());
+    found.with_context(|| format!("{} knows no path to {prefix}", status["node"]))
+}
+
+fn settled(statuses: &Statuses, node: &str, status: &Value) -> Result<()> {
+    for flag in ["ready", "inSync", "inDesiredState"] {
+        ensure!(status[flag] == true, "{node}: {flag} is {}, problems: {}", status[flag], status["problems"]);
+    }
+    if status["bgp"].is_null() {
+        return Ok(());
+    }
+    let peers = status["bgp"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(peers.len() + 1 >= statuses.len(), "{node} has {} peers", peers.len());
+    for peer in peers {
+        ensure!(peer["state"] == "Established", "{node}: peer {peer}");
+    }
+    ensure!(status["bgp"]["converged"] == true, "{node}: BGP has not converged");
+    for (owner, block) in blocks(statuses).filter(|(owner, _)| *owner != node) {
+        let route = path(status, block)?;
+        ensure!(route != "no route", "{node} has no route to {block} of {owner}");
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What IPAM has stored in the directory of a cluster.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use manx_datastore::Datastore as _;
+use manx_datastore_file::FileStore;
+use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind};
+use serde::de::DeserializeOwned;
+
+/// Blocks, affinities and handles, read whole.
+#[derive(Debug)]
+pub struct Stored {
+    /// All blocks.
+    pub blocks: Vec<BlockSpec>,
+    /// All affinities.
+    pub affinities: Vec<AffinitySpec>,
+    /// All handles.
+    pub handles: Vec<HandleSpec>,
+}
+
+impl Stored {
+    /// Reads the directory; an object that cannot be read is an error.
+    pub fn read(directory: &Path) -> Result<Stored> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let store = FileStore::open(directory).await?;
+            Ok(Stored {
+                blocks: list(&store, Kind::IPAMBlock).await?,
+                affinities: list(&store, Kind::BlockAffinity).await?,
+                handles: list(&store, Kind::IPAMHandle).await?,
+            })
+        })
+    }
+
+    /// Fails if anything does not fit together: an address twice, lost, or held by nobody known, a claim half done.
+    pub fn audit(&self) -> Result<()> {
+        let findings = manx_ipam::audit(&self.blocks, &self.affinities, &self.handles);
+        ensure!(findings.is_empty(), "IPAM does not fit together: {findings:#?}");
+        Ok(())
+    }
+
+    /// Which handle holds which address.
+    pub fn held(&self) -> Result<BTreeMap<Ipv4Addr, String>> {
+        let mut held = BTreeMap::new();
+        for block in &self.blocks {
+            let ipnet::IpNet::V4(cidr) = block.cidr else { continue };
+            let first = u32::from(cidr.network());
+            for (address, holder) in (first..).zip(&block.allocations) {
+                let Some(index) = holder else { continue };
+                let attribute = block.attributes.get(*index).context("an index behind the attributes")?;
+                // One without a handle was released, and cools down.
+                let Some(handle) = attribute.handle_id.clone() else { continue };
+                let twice = held.insert(Ipv4Addr::from(address), handle);
+                ensure!(twice.is_none(), "{} is held twice", Ipv4Addr::from(address));
+            }
+        }
+        Ok(held)
+    }
+}
+
+async fn list<T: DeserializeOwned>(store: &FileStore, kind: Kind) -> Result<Vec<T>> {
+    let mut specs = Vec::new();
+    for object in store.list(kind).await? {
+        specs.push(object?.spec()?);
+    }
+    Ok(specs)
+}
