@@ -186,7 +186,8 @@ impl Kubelet {
 }
 
 fn sandbox(pod: &str, container: &str) -> Container {
-    let pod = Pod { namespace: NAMESPACE.to_owned(), name: pod.to_owned(), infra_container_id: None, uid: None };
+    let pod =
+        Pod { namespace: NAMESPACE.to_owned(), name: pod.to_owned(), infra_container_id: None, uid: None };
     Container {
         container_id: container.to_owned(),
         pod_device: "eth0".to_owned(),

@@ -95,7 +95,9 @@ async fn no_packet_is_lost_when_the_mode_changes_its_mind_half_way() {
     for seed in 0..30 {
         let cluster = cluster(seed, "Never").await;
         cluster.guard();
-        for (step, mode) in ["Always", "Never", "CrossSubnet", "Always", "CrossSubnet", "Never"].iter().enumerate() {
+        for (step, mode) in
+            ["Always", "Never", "CrossSubnet", "Always", "CrossSubnet", "Never"].iter().enumerate()
+        {
             cluster.set_mode(mode).await;
             let pause = 1 + seed * 7919 * (step as u64 + 1) % 90_000;
             sleep(Duration::from_millis(pause)).await;
@@ -227,7 +229,9 @@ async fn a_higher_revision_of_the_environment_wins_and_equal_ones_that_disagree_
     cluster.guard();
     let mode = async |cluster: &Cluster| {
         let objects = cluster.objects().await;
-        let pool = objects.into_iter().find(|object| object.kind == Kind::IPPool && object.name() == DEFAULT_IPV4_POOL);
+        let pool = objects
+            .into_iter()
+            .find(|object| object.kind == Kind::IPPool && object.name() == DEFAULT_IPV4_POOL);
         pool.unwrap().spec["ipipMode"].as_str().unwrap().to_owned()
     };
     let set = |cluster: &mut Cluster, name: &str, mode: &str, revision: &str| {
@@ -315,8 +319,10 @@ async fn a_pod_that_comes_or_goes_changes_no_route_of_another() {
     (0..3).for_each(|number| cluster.nodes["n1"].kubelet.end(&format!("new{number}")));
     assert_well(&cluster, "in the end").await;
     let old: BTreeSet<String> = cluster.established().iter().map(|(_, pod)| format!("{pod}/32")).collect();
-    let touched: Vec<String> =
-        written(&cluster, begin).into_iter().filter(|line| old.iter().any(|pod| line.contains(pod))).collect();
+    let touched: Vec<String> = written(&cluster, begin)
+        .into_iter()
+        .filter(|line| old.iter().any(|pod| line.contains(pod)))
+        .collect();
     assert!(touched.is_empty(), "{touched:#?}");
 }
 
@@ -336,7 +342,11 @@ async fn a_route_of_ours_that_somebody_deletes_is_written_again_and_nothing_else
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_switched_off_in_the_configuration_is_left_at_once() {
     let cluster = cluster(9, "Never").await;
-    cluster.put(Kind::BGPConfiguration, "default", |object| object.spec = json!({"nodeToNodeMeshEnabled": false})).await;
+    cluster
+        .put(Kind::BGPConfiguration, "default", |object| {
+            object.spec = json!({"nodeToNodeMeshEnabled": false})
+        })
+        .await;
     cluster.quiet().await;
     let peers = cluster.nodes["n1"].agent.as_ref().unwrap().view.status().await.bgp.unwrap().peers;
     assert_eq!(peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["Node_10_0_1_1"]);
