@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use manx_cni::Code;
-use manx_felix::Operation;
+use manx_felix::{Operation, Protocol, Route, RouteClass, Target};
 use manx_model::{DEFAULT_IPV4_POOL, Kind};
 use manx_sim::cluster::Cluster;
 use manx_sim::oracle::findings;
@@ -377,4 +377,80 @@ async fn a_rolling_switch_to_plain_routes_costs_no_packet_although_one_agent_is_
         cluster.quiet().await;
         assert_no_packet_was_lost(&cluster, &format!("seed {seed}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_for_which_no_block_is_left_says_so_and_gets_one_when_one_is_free() {
+    let mut cluster = Cluster::new(10, "Never");
+    cluster.environment.insert("CALICO_IPV4POOL_CIDR".into(), "192.168.0.0/28".into());
+    for number in 1..=3 {
+        cluster.add_node(number).await;
+        cluster.start(&format!("n{number}"));
+    }
+    for node in ["n1", "n2"] {
+        cluster.nodes[node].kubelet.run(&format!("{node}p"));
+    }
+    cluster.until("two pods run", || cluster.established().len() == 2).await;
+    cluster.nodes["n3"].kubelet.run("late");
+    sleep(Duration::from_secs(60)).await;
+    let refused = cluster.nodes["n3"].kubelet.last_error("late").unwrap();
+    assert!(
+        refused.to_string().contains("192.168.0.0/28") || refused.to_string().contains("pool"),
+        "{refused}"
+    );
+    let pool = json!({"cidr": "192.168.1.0/28", "blockSize": 29, "ipipMode": "Never"});
+    cluster.put(Kind::IPPool, "more", |object| object.spec = pool).await;
+    assert_well(&cluster, "with another pool").await;
+    assert_eq!(cluster.established().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_taken_away_is_forgotten_and_its_name_may_come_back_as_another_machine() {
+    let mut cluster = cluster(11, "CrossSubnet").await;
+    cluster.remove_node("n4").await;
+    sleep(Duration::from_secs(30)).await;
+    let gone: Vec<String> = cluster
+        .names()
+        .into_iter()
+        .filter(|name| {
+            let world = cluster.net.world();
+            let routes = &world.machines[name].routes;
+            routes
+                .iter()
+                .filter(|route| route.protocol.0 == 77)
+                .any(|route| format!("{route:?}").contains("10.0.2.14"))
+        })
+        .collect();
+    assert!(gone.is_empty(), "{gone:?} still send to it");
+    cluster.add_node(4).await;
+    cluster.start("n4");
+    cluster.nodes["n4"].kubelet.run("again");
+    assert_well(&cluster, "in the end").await;
+    assert_eq!(cluster.established().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_programs_route_stays_and_is_named_and_ours_comes_when_it_goes() {
+    let cluster = cluster(12, "Never").await;
+    let (ours, theirs) = {
+        let world = cluster.net.world();
+        let via = |route: &&Route| route.class() == RouteClass::Remote && route.protocol == Protocol::MANX;
+        let ours = world.machines["n1"].routes.iter().find(via).unwrap().clone();
+        let theirs = Route { protocol: Protocol(99), target: Target::Blackhole, ..ours.clone() };
+        (ours, theirs)
+    };
+    let replace = |old: &Route, new: Option<&Route>| {
+        cluster.net.foreign("n1", "ip route replace", |machine| {
+            machine.routes.retain(|route| route != old);
+            machine.routes.extend(new.cloned());
+        });
+    };
+    replace(&ours, Some(&theirs));
+    cluster.quiet().await;
+    let named = cluster.problems("n1").await.join("\n");
+    assert!(named.contains(&ours.key.to_string()) && named.contains("99"), "{named}");
+    assert!(cluster.net.world().machines["n1"].routes.contains(&theirs));
+    replace(&theirs, None);
+    assert_well(&cluster, "in the end").await;
+    assert_eq!(cluster.problems("n1").await, [] as [String; 0]);
 }
