@@ -454,3 +454,13 @@ async fn another_programs_route_stays_and_is_named_and_ours_comes_when_it_goes()
     assert_well(&cluster, "in the end").await;
     assert_eq!(cluster.problems("n1").await, [] as [String; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_sandbox_is_replaced_has_the_new_ones_address_and_the_old_one_is_given_back() {
+    let cluster = cluster(13, "CrossSubnet").await;
+    let before = cluster.nodes["n1"].kubelet.pods()["n1p1"].clone().unwrap();
+    cluster.nodes["n1"].kubelet.renew("n1p1");
+    assert_well(&cluster, "in the end").await;
+    let after = cluster.nodes["n1"].kubelet.pods()["n1p1"].clone().unwrap();
+    assert_ne!((before.container, before.address), (after.container, after.address));
+}
