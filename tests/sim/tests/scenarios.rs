@@ -344,7 +344,7 @@ async fn a_peer_that_is_switched_off_in_the_configuration_is_left_at_once() {
     let cluster = cluster(9, "Never").await;
     cluster
         .put(Kind::BGPConfiguration, "default", |object| {
-            object.spec = json!({"nodeToNodeMeshEnabled": false})
+            object.spec = json!({"nodeToNodeMeshEnabled": false});
         })
         .await;
     cluster.quiet().await;
