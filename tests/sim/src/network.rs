@@ -187,7 +187,7 @@ impl Here {
     fn source(&self, remote: IpAddr) -> Option<Ipv4Addr> {
         let own = self.own_addresses();
         let near = own.iter().find(|net| matches!(remote, IpAddr::V4(remote) if net.contains(&remote)));
-        near.or(own.first()).map(|net| net.addr())
+        near.or(own.first()).map(ipnet::Ipv4Net::addr)
     }
 }
 

@@ -22,7 +22,7 @@ fn runtime(seed: u64) -> Runtime {
     let mut builder = Builder::new_current_thread();
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
-    builder.enable_time().start_paused(true).build().unwrap()
+    builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
 fn seeds() -> Range<u64> {
