@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! wanted:    assign address -> TunnelUp -> publish      (others send protocol 4 only now)
-//! unwanted:  unpublish at once -> five minutes in sync -> TunnelDown -> release address
+//! unwanted:  unpublish at once -> a minute in sync -> TunnelDown -> release address
 //! ```
 
 use std::net::Ipv4Addr;
@@ -17,11 +17,8 @@ use manx_model::{IpPool, IpipMode};
 
 use crate::{KernelError, Link, Mtu, Operation, Snapshot, TUNNEL_DEVICE};
 
-/// How long the tunnel still takes packets after the last pool stopped wanting it. Others may send for longer than one
-/// would think: an agent may be away for two minutes before its peers give up its routes, and when it is back it keeps
-/// the routes that it found, into the tunnel too, until all its peers have told theirs, two minutes more where one of
-/// them is away.
-const LINGER: Duration = Duration::from_secs(300);
+/// How long the tunnel still takes packets after the last pool stopped wanting it.
+const LINGER: Duration = Duration::from_secs(60);
 /// How long a refusal of the kernel holds back the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
 

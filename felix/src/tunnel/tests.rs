@@ -63,12 +63,12 @@ fn a_wanted_tunnel_is_assigned_set_up_and_only_then_published() {
 }
 
 #[test]
-fn an_unwanted_tunnel_is_unpublished_at_once_and_gone_after_five_minutes() {
+fn an_unwanted_tunnel_is_unpublished_at_once_and_gone_after_a_minute() {
     let mut rig = Rig::new(IpipMode::Never, with_tunnel());
     let first = rig.step();
     assert_eq!((first.operation, first.publish), (None, Publish::Clear));
     assert_eq!(first.deadline, Some(rig.now + LINGER));
-    rig.pass(299);
+    rig.pass(59);
     assert_eq!(rig.step().operation, None);
     rig.pass(1);
     let down = rig.step();
@@ -80,15 +80,15 @@ fn an_unwanted_tunnel_is_unpublished_at_once_and_gone_after_five_minutes() {
 }
 
 #[test]
-fn wanted_again_within_the_wait_nothing_has_happened() {
+fn wanted_again_within_the_minute_nothing_has_happened() {
     let mut rig = Rig::new(IpipMode::Never, with_tunnel());
     rig.step();
-    rig.pass(299);
+    rig.pass(59);
     rig.mode = IpipMode::CrossSubnet;
     assert_eq!(rig.step(), Decision { publish: Publish::Set(OURS), ..Decision::KEEP });
     rig.mode = IpipMode::Never;
-    rig.pass(299);
-    assert_eq!(rig.step().deadline, Some(rig.now + LINGER), "the wait starts anew");
+    rig.pass(59);
+    assert_eq!(rig.step().deadline, Some(rig.now + LINGER), "the minute starts anew");
 }
 
 #[test]
@@ -103,11 +103,11 @@ fn without_the_datastore_nothing_is_taken_away_but_repairs_go_on() {
 }
 
 #[test]
-fn the_wait_counts_but_nothing_is_done_until_the_datastore_is_back() {
+fn the_minute_counts_but_nothing_is_done_until_the_datastore_is_back() {
     let mut rig = Rig::new(IpipMode::Never, with_tunnel());
     rig.step();
     rig.in_sync = false;
-    rig.pass(301);
+    rig.pass(61);
     assert_eq!(rig.step(), Decision::KEEP);
     rig.in_sync = true;
     assert_eq!(rig.step().operation, Some(Operation::TunnelDown));
