@@ -5,10 +5,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::ensure;
-use manx_lab::{Cluster, Packet, UdpPace, eventually, slowness};
+use manx_lab::{Cluster, Packet, Topology, UdpPace, eventually, slowness};
+use manx_netns::Stored;
 
-use crate::support::{SOON, assert_problem, assert_routes, founding};
+use crate::support::{SOON, assert_problem, assert_routes, cluster, founding};
 
+/// The tunnel's last minute, and some patience.
+const MINUTE: Duration = Duration::from_secs(80);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 10);
 /// The MTU of a pod (1500 less the outer header) less the headers of IP and TCP and the time stamps (RFC 7323).
 const FULL_SEGMENT: u32 = 1480 - 20 - 20 - 12;
@@ -122,9 +125,16 @@ fn ipip_every_mode_connects_everybody_and_switching_between_them_loses_nothing()
     let cluster = founding("Always");
     assert_routes(&cluster, "Always");
     assert_everybody_reaches_everybody(&cluster, "Always");
-    for (from, to) in
-        [("Always", "Never"), ("Never", "CrossSubnet"), ("CrossSubnet", "Always"), ("Always", "CrossSubnet")]
-    {
+    let switches = [
+        ("Always", "Never"),
+        ("Never", "CrossSubnet"),
+        ("CrossSubnet", "Always"),
+        ("Always", "CrossSubnet"),
+        ("CrossSubnet", "Never"),
+        ("Never", "Always"),
+        ("Always", "CrossSubnet"),
+    ];
+    for (from, to) in switches {
         without_loss(&cluster, &format!("{from} to {to}"), || {
             cluster.set_mode(to).unwrap();
             cluster.wait_mode(to).unwrap();
@@ -132,4 +142,60 @@ fn ipip_every_mode_connects_everybody_and_switching_between_them_loses_nothing()
         });
     }
     assert_everybody_reaches_everybody(&cluster, "CrossSubnet");
+}
+
+#[test]
+fn ipip_an_agent_that_is_killed_and_comes_back_loses_nothing_in_the_tunnel() {
+    let mut cluster = founding("Always");
+    let monitor = cluster.lab().route_monitor("node1").unwrap();
+    let mut agent = cluster.take_agent("node1").unwrap();
+    without_loss(&cluster, "kill -9 and restart in Always", || {
+        agent.kill().unwrap();
+        agent.start_again().unwrap();
+        agent.wait_for_log(SOON, "BGP has converged").unwrap();
+    });
+    let changed: Vec<_> =
+        monitor.stop().unwrap().into_iter().filter(|event| event.route.contains("proto 77")).collect();
+    assert!(changed.is_empty(), "{changed:#?}");
+    assert_routes(&cluster, "Always");
+}
+
+#[test]
+fn ipip_the_tunnel_receives_for_a_minute_more_and_then_goes_down_and_gives_its_address_back() {
+    let cluster =
+        cluster(Topology::founding().keeping(&["node1", "node2"]), &[("CALICO_IPV4POOL_IPIP", "Always")]);
+    for (node, pod) in [("node1", "pod1"), ("node2", "pod2")] {
+        cluster.lab().pod_add(node, pod, "default").unwrap();
+    }
+    cluster.wait_mode("Always").unwrap();
+    let link = || cluster.lab().exec("node1", &["ip", "-4", "addr", "show", "tunl0"]).unwrap();
+    assert!(link().contains("192.168."), "{}", link());
+    cluster.set_mode("Never").unwrap();
+    cluster.wait_mode("Never").unwrap();
+    assert!(link().contains("192.168."), "it receives no more: {}", link());
+    eventually(MINUTE, "tunl0 to be bare", || {
+        ensure!(!link().contains("192.168.") && !link().contains(",UP"), "{}", link());
+        Ok(())
+    })
+    .unwrap();
+    eventually(SOON, "the tunnels' addresses to be given back", || {
+        let held = Stored::read(&cluster.datastore())?.held()?;
+        ensure!(!held.values().any(|handle| handle.starts_with("ipip-tunnel-addr")), "{held:?}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn where_the_tunnel_is_ruled_out_a_pool_that_asks_for_it_is_routed_plainly_with_the_whole_mtu() {
+    let topology = Topology::founding().keeping(&["node1", "node3"]);
+    let cluster = cluster(topology, &[("FELIX_IPINIPENABLED", "false"), ("CALICO_IPV4POOL_IPIP", "Always")]);
+    cluster.peer_with_tor().unwrap();
+    cluster.lab().pod_add("node1", "pod1", "default").unwrap();
+    let far = cluster.lab().pod_add("node3", "pod3", "default").unwrap();
+    cluster.wait_converged().unwrap();
+    assert_routes(&cluster, "Never");
+    cluster.lab().ping_once("pod1", far.address).unwrap();
+    let link = cluster.lab().exec("pod1", &["ip", "link", "show", "eth0"]).unwrap();
+    assert!(link.contains("mtu 1500"), "{link}");
 }
