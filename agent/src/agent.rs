@@ -23,7 +23,7 @@ use manx_bgp_driver::Transport;
 use manx_datastore::Datastore;
 use manx_felix::{Kernel, Snapshot};
 use manx_ipam::{Allocator, SweepReport};
-use manx_model::{InterfaceAddress, tunnel_handle};
+use manx_model::{InterfaceAddress, Kind, tunnel_handle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -291,7 +291,10 @@ impl BringUp {
             kernel: Arc::clone(&doors.kernel),
             wall_clock: doors.wall_clock,
         });
-        tasks.spawn(open_for_pods(pods, stale, config.spool(), self.pods, self.not_ready));
+        let opening =
+            Opening { pods, stale, spool: config.spool(), open: self.pods, not_ready: self.not_ready };
+        let pool = config.default_pool.cidr.is_some().then(|| cluster.clone());
+        tasks.spawn(opening.run(pool));
 
         match config.backend {
             Backend::None => {
@@ -341,26 +344,44 @@ async fn answer_stop(mut stopped: mpsc::Receiver<Stop>) {
     std::future::pending::<()>().await;
 }
 
-/// Settles what happened while no agent ran, then lets pods in.
-async fn open_for_pods(
+/// What stands between an agent and its first pod.
+struct Opening {
     pods: Arc<Pods>,
+    /// What gone pods hold, and how it is known that they are gone.
     stale: BTreeMap<String, String>,
     spool: std::path::PathBuf,
     open: watch::Sender<Option<Arc<Pods>>>,
     not_ready: watch::Sender<NotReady>,
-) {
-    crate::cni_server::drain_spool(&spool, &pods).await;
-    for (handle, reason) in &stale {
-        tracing::info!(handle, "gives up what a gone pod held: {reason}");
+}
+
+impl Opening {
+    /// Settles what happened while no agent ran, waits for a pool where we make one, then lets pods in.
+    async fn run(self, pool: Option<watch::Receiver<Arc<Cluster>>>) {
+        crate::cni_server::drain_spool(&self.spool, &self.pods).await;
+        for (handle, reason) in &self.stale {
+            tracing::info!(handle, "gives up what a gone pod held: {reason}");
+        }
+        match self.pods.addresses.sweep(self.stale.into_keys().collect()).await {
+            Ok(report) if report == SweepReport::default() => {}
+            Ok(report) => tracing::info!(released = ?report.released, dangling = ?report.dangling, "swept"),
+            // It is in nobody's way; the next start tries again.
+            Err(error) => tracing::warn!("what gone pods held is not given back: {error}"),
+        }
+        if let Some(mut cluster) = pool {
+            // A pod that came before the pool which we are just making would be refused.
+            self.not_ready.send_replace(Some("waiting for the default pool".to_owned()));
+            if cluster.wait_for(|cluster| has_pool(cluster)).await.is_err() {
+                return;
+            }
+        }
+        self.open.send_replace(Some(self.pods));
+        self.not_ready.send_replace(None);
+        tracing::info!("ready");
+        std::future::pending::<()>().await;
     }
-    match pods.addresses.sweep(stale.into_keys().collect()).await {
-        Ok(report) if report == SweepReport::default() => {}
-        Ok(report) => tracing::info!(released = ?report.released, dangling = ?report.dangling, "swept"),
-        // It is in nobody's way; the next start tries again.
-        Err(error) => tracing::warn!("what gone pods held is not given back: {error}"),
-    }
-    open.send_replace(Some(pods));
-    not_ready.send_replace(None);
-    tracing::info!("ready");
-    std::future::pending::<()>().await;
+}
+
+/// Somebody made a pool, although perhaps none that can be used: which is for the requests to say.
+fn has_pool(cluster: &Cluster) -> bool {
+    !cluster.pool_objects.is_empty() || cluster.invalid.iter().any(|invalid| invalid.kind == Kind::IPPool)
 }

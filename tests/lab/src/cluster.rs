@@ -82,11 +82,6 @@ impl Cluster {
         self.agents.get_mut(node).with_context(|| format!("there is no agent on {node}"))
     }
 
-    /// Takes the agent of a node out, so that it can be killed and started while the cluster is looked at.
-    pub fn take_agent(&mut self, node: &str) -> Result<Process> {
-        self.agents.remove(node).with_context(|| format!("there is no agent on {node}"))
-    }
-
     /// Leaves lab and agents up after this process has ended.
     pub fn keep(self) -> Result<()> {
         self.agents.into_values().for_each(Process::leave);

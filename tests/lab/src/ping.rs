@@ -60,6 +60,12 @@ impl Ping {
         })
     }
 
+    /// Waits until `count` more answers have come than there are now.
+    pub fn wait_for_more(&self, timeout: Duration, count: usize) -> Result<()> {
+        let now = Answers::read(&self.process.log()).seen.len();
+        self.wait_for_answers(timeout, now + count)
+    }
+
     /// Ends it. A request that was still on its way is not counted as sent: it waits for one more answer first, and
     /// when none comes all that are unanswered are lost.
     pub fn stop(mut self) -> Result<PingReport> {

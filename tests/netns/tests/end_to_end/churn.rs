@@ -163,7 +163,7 @@ fn one_life(lab: &Lab, index: usize, calls: &AtomicUsize) -> Option<Ipv4Addr> {
         add(lab, index).inspect_err(|_| drop(del(lab, index)))
     })
     .unwrap();
-    if index % 3 == 0 {
+    if index.is_multiple_of(3) {
         eventually(SOON, "a DEL", || del(lab, index)).unwrap();
         return None;
     }

@@ -1,17 +1,20 @@
 //! A start that is refused: one message, exit code 2, and the kernel as it was.
 
-use manx_lab::{Topology, eventually};
+use manx_lab::{Program, Topology, eventually, manx_binary};
 
-use crate::support::{NO_BGP, SOON, cluster};
+use crate::support::{NO_BGP, SOON, assert_routes_of, cluster};
 
 #[test]
 fn a_wrong_setting_ends_the_start_by_name_and_the_routes_stay() {
     let mut cluster = cluster(Topology::one_subnet(1), &[NO_BGP]);
     cluster.lab().pod_add("node1", "cat", "default").unwrap();
+    // The carrier of a new link comes up by itself, a little later: until then `ip` says linkdown.
+    assert_routes_of(&cluster, "node1", "Never");
     cluster.agent("node1").unwrap().kill().unwrap();
     let before = cluster.lab().routes("node1").unwrap();
     assert_eq!(before.iter().filter(|route| route.contains("proto 77")).count(), 2, "{before:?}");
-    let cases: [(&[(&str, &str)], &[&str]); 9] = [
+    type Environment = &'static [(&'static str, &'static str)];
+    let cases: [(Environment, &[&str]); 9] = [
         (
             &[("CALICO_IPV4POOL_IPIP", "Sometimes")],
             &["CALICO_IPV4POOL_IPIP=Sometimes", "Always, CrossSubnet, Never"],
@@ -62,4 +65,25 @@ fn variables_of_calico_without_effect_yet_and_misspelt_ones_of_felix_are_said_an
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn manx_status_ends_with_0_while_the_agent_serves_and_says_what_to_look_at_when_it_does_not() {
+    let mut cluster = cluster(Topology::one_subnet(1), &[NO_BGP]);
+    cluster.lab().pod_add("node1", "cat", "default").unwrap();
+    let dir = cluster.lab().node("node1").unwrap().dir();
+    let program = Program::new(manx_binary().unwrap()).arg("status").arg("--run-dir").arg(&dir);
+    let output = cluster.lab().output("node1", &program).unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    let address = cluster.lab().pod("cat").unwrap().address.to_string();
+    assert_eq!(output.status.code(), Some(0), "{page}");
+    assert!(
+        ["node1", "172.171.5.95/24", "default-ipv4-ippool", &address].iter().all(|word| page.contains(word)),
+        "{page}"
+    );
+    cluster.agent("node1").unwrap().kill().unwrap();
+    let output = cluster.lab().output("node1", &program).unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains("status.sock") && message.contains("manx agent"), "{message}");
 }

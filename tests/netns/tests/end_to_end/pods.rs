@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, ensure};
 use manx_lab::{Fabric, Topology, eventually, netns};
 use manx_netns::{Stored, host_device};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{NO_BGP, SOON, assert_routes_of, cluster, cni, files_in};
 
@@ -114,6 +114,22 @@ fn while_the_agent_is_away_add_is_to_be_tried_again_and_a_del_is_carried_out_lat
 }
 
 #[test]
+fn what_a_pod_held_that_vanished_while_no_agent_ran_is_given_back_and_the_others_keep_theirs() {
+    let mut cluster = cluster(Topology::one_subnet(1), &[NO_BGP]);
+    let kept = cluster.lab().pod_add("node1", "kept", "default").unwrap();
+    cluster.lab().pod_add("node1", "gone", "default").unwrap();
+    cluster.agent("node1").unwrap().kill().unwrap();
+    // Its links go with its namespace, and with them its routes.
+    netns::remove(&[cluster.lab().netns("gone")]).unwrap();
+    cluster.agent("node1").unwrap().start_again().unwrap();
+    cluster.wait_ready("node1").unwrap();
+    let stored = Stored::read(&cluster.datastore()).unwrap();
+    stored.audit().unwrap();
+    assert_eq!(stored.held().unwrap().into_keys().collect::<Vec<_>>(), [kept.address]);
+    cluster.lab().pod_check("kept").unwrap();
+}
+
+#[test]
 fn a_pod_reaches_its_node_and_the_pods_beside_it_although_the_node_has_no_default_route() {
     let cluster = cluster(Topology::one_subnet(1), &[NO_BGP]);
     let lab = cluster.lab();
@@ -187,5 +203,5 @@ fn pods_of_one_name_in_two_namespaces_and_a_sandbox_that_is_replaced_are_kept_ap
     })
     .ok()
     .unwrap();
-    assert_eq!(second["interfaces"].as_array().map(Vec::len), Some(2), "{}", Value::from(second));
+    assert_eq!(second["interfaces"].as_array().map(Vec::len), Some(2), "{}", second);
 }

@@ -29,9 +29,11 @@ impl Watch {
 
     /// Ends, and fails if a packet was lost or a route that somebody needs was deleted or written again.
     fn judge(self, what: &str) {
+        for ping in &self.pings {
+            ping.wait_for_more(SOON, AFTERWARDS).unwrap();
+        }
         let mut sent = 0;
         for ping in self.pings {
-            ping.wait_for_answers(SOON, AFTERWARDS).unwrap();
             let report = ping.stop().unwrap();
             assert!(report.lost.is_empty(), "{what}: lost {:?} of {}", report.lost, report.sent);
             sent += report.sent;
