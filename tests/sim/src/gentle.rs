@@ -13,8 +13,8 @@ use crate::machine::{Faults, Ipip};
 const NODES: u8 = 4;
 const MODES: [&str; 3] = ["Always", "CrossSubnet", "Never"];
 /// A node whose agent or datastore is away gets both back after this long, give or take one pause: peers keep its routes
-/// for two minutes.
-const AWAY: Duration = Duration::from_secs(70);
+/// for two minutes, and take packets by the tunnel for one after it was switched off.
+const AWAY: Duration = Duration::from_secs(25);
 /// Then it is left in peace for this long, or two absences would be one.
 const REST: Duration = Duration::from_secs(10);
 
