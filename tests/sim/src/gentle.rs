@@ -14,7 +14,7 @@ const NODES: u8 = 4;
 const MODES: [&str; 3] = ["Always", "CrossSubnet", "Never"];
 /// A node whose agent or datastore is away gets both back after this long, give or take one pause: peers keep its routes
 /// for two minutes, and take packets by the tunnel for one after it was switched off.
-const AWAY: Duration = Duration::from_secs(30);
+const AWAY: Duration = Duration::from_secs(25);
 /// Then it is left in peace for this long, or two absences would be one.
 const REST: Duration = Duration::from_secs(10);
 
