@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core build setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo test test-core sim build setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: setup build ## All tests (root; the tunnel's in a guest where the kernel h
 
 test-core: ## Unit, property and simulation tests (no root)
 	@tests/run core
+
+sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
+	@tests/sim/run seeds
 
 build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab

@@ -126,7 +126,8 @@ impl NodeLoop {
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
         let tunnel = self.tunnel(lifecycle, &cluster, tunnel_address, snapshot);
-        let facts = self.facts(&cluster, remote, tunnel_address, snapshot);
+        let paths = if converged { remote.next_hops().clone() } else { remote.beside(snapshot.tunneled()) };
+        let facts = self.facts(&cluster, paths, tunnel_address, snapshot);
         let wanted = desired(&facts, snapshot);
         let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && converged };
         let routes = plan(&wanted, snapshot, sweep);
@@ -160,7 +161,7 @@ impl NodeLoop {
     fn facts(
         &mut self,
         cluster: &Cluster,
-        remote: &Remote,
+        remote: BTreeMap<IpNet, IpAddr>,
         tunnel: Option<Ipv4Addr>,
         snapshot: &Snapshot,
     ) -> Facts {
@@ -176,7 +177,7 @@ impl NodeLoop {
             nodes: by_address.collect(),
             blocks: self.blocks.borrow_and_update().clone(),
             endpoints: self.endpoints.routable(snapshot),
-            remote: remote.next_hops().clone(),
+            remote,
             tunnel,
         }
     }

@@ -112,6 +112,21 @@ impl Snapshot {
         self.links.get(&index).map_or_else(|| format!("if{}", index.0), |link| link.name.clone())
     }
 
+    /// The prefixes that are reached through the tunnel by routes of ours, each with the node at the other end: what an
+    /// agent that has just started knows of them before any peer has told it.
+    pub fn tunneled(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        let tunnel = self.link(crate::TUNNEL_DEVICE).map(|link| link.index);
+        self.ours().filter_map(move |route| match &route.target {
+            Target::Hops(hops) => match hops[..] {
+                [Hop { device, gateway: Some(node), .. }] if Some(device) == tunnel => {
+                    Some((route.key.destination, node))
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
     /// The link of this name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

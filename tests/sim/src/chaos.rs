@@ -66,7 +66,8 @@ impl Chaos {
     async fn event(&mut self) -> String {
         let node = self.node();
         match self.random.below(100) {
-            0..25 => self.run_pod(node),
+            0..20 => self.run_pod(node),
+            20..25 => self.renew_pod(),
             25..36 => self.end_pod(),
             36..43 => {
                 self.cluster.kill(&node).await;
@@ -113,6 +114,17 @@ impl Chaos {
             node.kubelet.end(&pod);
         }
         format!("{pod} on {node} is to end")
+    }
+
+    fn renew_pod(&mut self) -> String {
+        if self.pods.is_empty() {
+            return "nothing".to_owned();
+        }
+        let (node, pod) = &self.pods[self.random.below(self.pods.len())];
+        if let Some(node) = self.cluster.nodes.get(node) {
+            node.kubelet.renew(pod);
+        }
+        format!("{pod} on {node} gets a new sandbox")
     }
 
     fn part(&mut self, node: &str) -> String {

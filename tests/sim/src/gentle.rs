@@ -40,7 +40,9 @@ impl Gentle {
         for number in 1..=NODES {
             cluster.add_node(number).await;
             if random.chance(8) {
-                cluster.net.foreign(&format!("n{number}"), "no ipip", |machine| machine.ipip = Ipip::Unsupported);
+                cluster
+                    .net
+                    .foreign(&format!("n{number}"), "no ipip", |machine| machine.ipip = Ipip::Unsupported);
             }
             cluster.start(&format!("n{number}"));
         }

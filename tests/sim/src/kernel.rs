@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use manx_felix::{
-    Attached, BoxFuture, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation, Ownership, PodLink, Protocol, Route,
-    RouteKey, Snapshot, Target,
+    Attached, BoxFuture, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation, Ownership, PodLink,
+    Protocol, Route, RouteKey, Snapshot, Target,
 };
 
 use crate::machine::{Kind, Machine};
@@ -28,7 +28,10 @@ impl FakeKernel {
     }
 
     /// Works on the machine, if it is on.
-    fn with<T>(&self, work: impl FnOnce(&mut World, &str) -> Result<T, KernelError>) -> Result<T, KernelError> {
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut World, &str) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
         let mut world = self.net.world();
         match world.machines.contains_key(&self.machine) {
             true => work(&mut world, &self.machine),
@@ -52,7 +55,9 @@ impl FakeKernel {
         self.with(|world, name| {
             let Some(machine) = world.machines.get_mut(name) else { return Ok(()) };
             if let Some(foreign) = overwritten(machine, &operation) {
-                world.violations.push(format!("{name}: {operation:?} takes another program's route {foreign:?}"));
+                world
+                    .violations
+                    .push(format!("{name}: {operation:?} takes another program's route {foreign:?}"));
             }
             let Some(machine) = world.machines.get_mut(name) else { return Ok(()) };
             let answer = machine.operate(&operation);
@@ -126,7 +131,11 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn prepare<'a>(&'a self, device: &'a str, forwarding: bool) -> BoxFuture<'a, Result<Vec<String>, KernelError>> {
+    fn prepare<'a>(
+        &'a self,
+        device: &'a str,
+        forwarding: bool,
+    ) -> BoxFuture<'a, Result<Vec<String>, KernelError>> {
         Box::pin(async move {
             self.net.pause().await;
             self.with(|world, name| {
@@ -163,7 +172,8 @@ impl Kernel for FakeKernel {
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
-        let changed = self.net.world().machines.get(&self.machine).map(|machine| Arc::clone(&machine.changed));
+        let changed =
+            self.net.world().machines.get(&self.machine).map(|machine| Arc::clone(&machine.changed));
         Box::pin(async move {
             match changed {
                 Some(changed) => changed.notified().await,
@@ -207,8 +217,12 @@ impl Kernel for FakeKernel {
 fn overwritten<'a>(machine: &'a Machine, operation: &Operation) -> Option<&'a Route> {
     let foreign = |route: &&Route| !Ownership::is_ours(route);
     match operation {
-        Operation::ReplaceRoute(wanted) => machine.routes.iter().filter(foreign).find(|route| route.key == wanted.key),
-        Operation::DeleteRoute(wanted) => machine.routes.iter().filter(foreign).find(|route| *route == wanted),
+        Operation::ReplaceRoute(wanted) => {
+            machine.routes.iter().filter(foreign).find(|route| route.key == wanted.key)
+        }
+        Operation::DeleteRoute(wanted) => {
+            machine.routes.iter().filter(foreign).find(|route| *route == wanted)
+        }
         _ => None,
     }
 }

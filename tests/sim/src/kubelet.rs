@@ -11,7 +11,7 @@ use manx::pods::Pods;
 use manx_cni::protocol::{Command, Pod};
 use manx_cni::{CniError, Code, Container, Reply, Request};
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// The name of the pods' network.
@@ -41,6 +41,7 @@ struct State {
 #[derive(Default)]
 struct Lived {
     wanted: watch::Sender<bool>,
+    renew: Arc<Notify>,
     sandbox: Option<Sandbox>,
     last_error: Option<CniError>,
 }
@@ -78,10 +79,17 @@ impl Kubelet {
     /// Runs a pod of this name, for as long as it is wanted.
     pub fn run(&self, pod: &str) {
         let wanted = watch::Sender::new(true);
-        let receiver = wanted.subscribe();
+        let (receiver, renew) = (wanted.subscribe(), Arc::<Notify>::default());
         let mut state = self.state();
-        state.pods.insert(pod.to_owned(), Lived { wanted, ..Lived::default() });
-        state.tasks.spawn(self.clone().keep(pod.to_owned(), receiver));
+        state.pods.insert(pod.to_owned(), Lived { wanted, renew: Arc::clone(&renew), ..Lived::default() });
+        state.tasks.spawn(self.clone().keep(pod.to_owned(), receiver, renew));
+    }
+
+    /// Gives a pod that runs a new sandbox, as after its sandbox died.
+    pub fn renew(&self, pod: &str) {
+        if let Some(lived) = self.state().pods.get(pod) {
+            lived.renew.notify_one();
+        }
     }
 
     /// Ends a pod.
@@ -120,28 +128,51 @@ impl Kubelet {
         }
     }
 
-    async fn keep(self, pod: String, mut wanted: watch::Receiver<bool>) {
-        for attempt in 1.. {
-            let container = format!("{pod}-{attempt}");
-            match self.add(&pod, &container).await {
-                Ok(address) => {
-                    let sandbox = Some(Sandbox { container: container.clone(), address });
-                    self.note(&pod, |lived| lived.sandbox = sandbox);
-                    if wanted.wait_for(|wanted| !wanted).await.is_err() {
-                        return;
-                    }
-                    self.note(&pod, |lived| lived.sandbox = None);
+    async fn keep(self, pod: String, mut wanted: watch::Receiver<bool>, renew: Arc<Notify>) {
+        let mut sandboxes = (1..).map(|attempt| format!("{pod}-{attempt}"));
+        while let Some(container) = sandboxes.next() {
+            let mut failed = self.start(&pod, &container).await.err();
+            let mut current = container;
+            while failed.is_none() {
+                tokio::select! {
+                    biased;
+                    _ = wanted.wait_for(|wanted| !wanted) => break,
+                    () = renew.notified() => {}
                 }
-                Err(error) => self.note(&pod, |lived| lived.last_error = Some(error)),
+                // The new sandbox comes before the old one goes.
+                let Some(fresh) = sandboxes.next() else { break };
+                failed = self.start(&pod, &fresh).await.err();
+                self.remove(&pod, &std::mem::replace(&mut current, fresh)).await;
             }
-            while let Err(error) = self.del(&pod, &container).await {
-                self.note(&pod, |lived| lived.last_error = Some(error));
-                tokio::time::sleep(RETRY).await;
-            }
+            self.note(&pod, |lived| lived.sandbox = None);
+            self.remove(&pod, &current).await;
             if !*wanted.borrow() {
                 self.state().pods.remove(&pod);
                 return;
             }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// ADD, once.
+    async fn start(&self, pod: &str, container: &str) -> Result<(), ()> {
+        match self.add(pod, container).await {
+            Ok(address) => {
+                let sandbox = Some(Sandbox { container: container.to_owned(), address });
+                self.note(pod, |lived| lived.sandbox = sandbox);
+                Ok(())
+            }
+            Err(error) => {
+                self.note(pod, |lived| (lived.sandbox, lived.last_error) = (None, Some(error)));
+                Err(())
+            }
+        }
+    }
+
+    /// DEL, until it succeeds.
+    async fn remove(&self, pod: &str, container: &str) {
+        while let Err(error) = self.del(pod, container).await {
+            self.note(pod, |lived| lived.last_error = Some(error));
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -186,7 +217,8 @@ impl Kubelet {
 }
 
 fn sandbox(pod: &str, container: &str) -> Container {
-    let pod = Pod { namespace: NAMESPACE.to_owned(), name: pod.to_owned(), infra_container_id: None, uid: None };
+    let pod =
+        Pod { namespace: NAMESPACE.to_owned(), name: pod.to_owned(), infra_container_id: None, uid: None };
     Container {
         container_id: container.to_owned(),
         pod_device: "eth0".to_owned(),

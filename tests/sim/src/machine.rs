@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{
-    Hop, IfIndex, KernelError, Link, Operation, Ownership, Protocol, Route, RouteKey, Snapshot, TUNNEL_DEVICE, Target,
+    Hop, IfIndex, KernelError, Link, Operation, Ownership, Protocol, Route, RouteKey, Snapshot,
+    TUNNEL_DEVICE, Target,
 };
 use tokio::sync::Notify;
 
@@ -209,8 +210,10 @@ impl Machine {
 
     /// The route by which a packet leaves: the longest prefix, then the lowest metric.
     pub fn lookup(&self, destination: Ipv4Addr) -> Option<&Route> {
-        let matching = self.routes.iter().filter(|route| route.key.destination.contains(&IpAddr::V4(destination)));
-        matching.max_by_key(|route| (route.key.destination.prefix_len(), std::cmp::Reverse(route.key.priority)))
+        let matching =
+            self.routes.iter().filter(|route| route.key.destination.contains(&IpAddr::V4(destination)));
+        matching
+            .max_by_key(|route| (route.key.destination.prefix_len(), std::cmp::Reverse(route.key.priority)))
     }
 
     /// Carries out one operation as the door to Linux does.

@@ -135,7 +135,12 @@ impl Network {
         }
     }
 
-    fn join(&self, from: SocketAddr, to: SocketAddr, door: &mpsc::Sender<Connection>) -> io::Result<Connection> {
+    fn join(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        door: &mpsc::Sender<Connection>,
+    ) -> io::Result<Connection> {
         let (ours, our_wire) = duplex(WINDOW);
         let (theirs, their_wire) = duplex(WINDOW);
         let accepted = Connection { stream: Box::new(theirs), local: to, remote: from };
@@ -182,7 +187,7 @@ impl Here {
     fn source(&self, remote: IpAddr) -> Option<Ipv4Addr> {
         let own = self.own_addresses();
         let near = own.iter().find(|net| matches!(remote, IpAddr::V4(remote) if net.contains(&remote)));
-        near.or(own.first()).map(|net| net.addr())
+        near.or(own.first()).map(ipnet::Ipv4Net::addr)
     }
 }
 

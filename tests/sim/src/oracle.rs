@@ -33,7 +33,8 @@ pub async fn findings(cluster: &Cluster) -> Vec<String> {
 
 fn not_running(name: &str, node: &Node) -> Vec<String> {
     let pods = node.kubelet.pods().into_iter().filter(|(_, sandbox)| sandbox.is_none());
-    let waiting = pods.map(|(pod, _)| format!("{name}: {pod} has no network: {:?}", node.kubelet.last_error(&pod)));
+    let waiting =
+        pods.map(|(pod, _)| format!("{name}: {pod} has no network: {:?}", node.kubelet.last_error(&pod)));
     let leaving = node.kubelet.leaving().into_iter().map(|pod| format!("{name}: cannot leave: {pod}"));
     waiting.chain(leaving).collect()
 }
@@ -53,7 +54,8 @@ impl Truth {
     fn read(objects: &[Object]) -> Self {
         let of = |kind: Kind| objects.iter().filter(move |object| object.kind == kind);
         let text = |object: &Object, field: &str| object.spec[field].as_str().unwrap_or_default().to_owned();
-        let pools = of(Kind::IPPool).filter_map(|pool| Some((text(pool, "cidr").parse().ok()?, text(pool, "ipipMode"))));
+        let pools = of(Kind::IPPool)
+            .filter_map(|pool| Some((text(pool, "cidr").parse().ok()?, text(pool, "ipipMode"))));
         let nodes = of(Kind::Node).filter_map(|node| {
             let said = |key: &str| node.metadata.annotations.get(&format!("projectcalico.org/{key}"));
             let address = said("IPv4Address")?.parse().ok()?;
@@ -89,8 +91,11 @@ impl Truth {
 
     fn routes(&self, name: &str, node: &Node, machine: &Machine) -> BTreeSet<String> {
         let pods = node.kubelet.pods().into_iter().filter_map(|(pod, sandbox)| Some((pod, sandbox?)));
-        let mut routes: BTreeSet<String> =
-            pods.map(|(pod, sandbox)| format!("{}/32 dev {}", sandbox.address, veth_name("cali", NAMESPACE, &pod))).collect();
+        let mut routes: BTreeSet<String> = pods
+            .map(|(pod, sandbox)| {
+                format!("{}/32 dev {}", sandbox.address, veth_name("cali", NAMESPACE, &pod))
+            })
+            .collect();
         for affinity in self.affinities.iter().filter(|affinity| affinity.deleted != "true") {
             let (owner, block) = (affinity.node.as_str(), affinity.cidr);
             if owner == name {
@@ -143,7 +148,9 @@ impl Truth {
         for block in &self.blocks {
             let IpNet::V4(cidr) = block.cidr else { continue };
             for (ordinal, attribute) in block.allocations.iter().enumerate() {
-                let Some(attribute) = attribute.and_then(|index| block.attributes.get(index)) else { continue };
+                let Some(attribute) = attribute.and_then(|index| block.attributes.get(index)) else {
+                    continue;
+                };
                 let address = Ipv4Addr::from(u32::from(cidr.addr()) + ordinal as u32);
                 all.push((attribute.handle_id.clone().unwrap_or_default(), address));
             }
@@ -156,19 +163,23 @@ impl Truth {
         let mut wanted = BTreeSet::new();
         for (name, node) in &cluster.nodes {
             let sandboxes = node.kubelet.pods().into_values().flatten();
-            wanted.extend(sandboxes.map(|sandbox| (format!("{NETWORK}.{}", sandbox.container), sandbox.address)));
+            wanted.extend(
+                sandboxes.map(|sandbox| (format!("{NETWORK}.{}", sandbox.container), sandbox.address)),
+            );
             let tunnel = tunnel_handle(&name.parse().expect("a node name"));
             wanted.extend(self.held().get(&tunnel).map(|address| (tunnel.clone(), *address)));
         }
         let list = self.allocations();
         let present: BTreeSet<(String, Ipv4Addr)> = list.iter().cloned().collect();
         let addresses: BTreeSet<Ipv4Addr> = wanted.iter().map(|(_, address)| *address).collect();
-        let twice = (addresses.len() != wanted.len()).then(|| format!("an address is in use twice: {wanted:?}"));
+        let twice =
+            (addresses.len() != wanted.len()).then(|| format!("an address is in use twice: {wanted:?}"));
         let lost = wanted.difference(&present).map(|holder| format!("in use, and not IPAM's: {holder:?}"));
         let leaked = present.difference(&wanted).map(|holder| format!("leaked: {holder:?}"));
         let stored = self.handles.iter().map(|handle| handle.handle_id.clone());
         let handles: BTreeSet<String> = list.iter().map(|(handle, _)| handle.clone()).collect();
-        let dangling = stored.filter(|handle| !handles.contains(handle)).map(|handle| format!("dangling: {handle}"));
+        let dangling =
+            stored.filter(|handle| !handles.contains(handle)).map(|handle| format!("dangling: {handle}"));
         twice.into_iter().chain(lost).chain(leaked).chain(dangling).collect()
     }
 }

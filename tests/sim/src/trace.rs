@@ -116,10 +116,15 @@ impl<'a> Packet<'a> {
 
     fn neighbour(&self, segment: Segment, address: Ipv4Addr) -> Result<&'a str, String> {
         let answers = |machine: &Machine| {
-            let wires = machine.devices.values().filter(|device| device.kind == Kind::Wire(segment) && device.link.up);
+            let wires = machine
+                .devices
+                .values()
+                .filter(|device| device.kind == Kind::Wire(segment) && device.link.up);
             wires.flat_map(|device| &device.link.addresses).any(|net| net.addr() == address)
         };
         let found = self.world.machines.iter().find(|(_, machine)| answers(machine));
-        found.map(|(name, _)| name.as_str()).ok_or_else(|| format!("nobody answers for {address} on the wire"))
+        found
+            .map(|(name, _)| name.as_str())
+            .ok_or_else(|| format!("nobody answers for {address} on the wire"))
     }
 }

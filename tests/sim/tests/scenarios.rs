@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use manx_cni::Code;
-use manx_felix::Operation;
+use manx_felix::{Operation, Protocol, Route, RouteClass, Target};
 use manx_model::{DEFAULT_IPV4_POOL, Kind};
 use manx_sim::cluster::Cluster;
 use manx_sim::oracle::findings;
@@ -95,7 +95,9 @@ async fn no_packet_is_lost_when_the_mode_changes_its_mind_half_way() {
     for seed in 0..30 {
         let cluster = cluster(seed, "Never").await;
         cluster.guard();
-        for (step, mode) in ["Always", "Never", "CrossSubnet", "Always", "CrossSubnet", "Never"].iter().enumerate() {
+        for (step, mode) in
+            ["Always", "Never", "CrossSubnet", "Always", "CrossSubnet", "Never"].iter().enumerate()
+        {
             cluster.set_mode(mode).await;
             let pause = 1 + seed * 7919 * (step as u64 + 1) % 90_000;
             sleep(Duration::from_millis(pause)).await;
@@ -227,7 +229,9 @@ async fn a_higher_revision_of_the_environment_wins_and_equal_ones_that_disagree_
     cluster.guard();
     let mode = async |cluster: &Cluster| {
         let objects = cluster.objects().await;
-        let pool = objects.into_iter().find(|object| object.kind == Kind::IPPool && object.name() == DEFAULT_IPV4_POOL);
+        let pool = objects
+            .into_iter()
+            .find(|object| object.kind == Kind::IPPool && object.name() == DEFAULT_IPV4_POOL);
         pool.unwrap().spec["ipipMode"].as_str().unwrap().to_owned()
     };
     let set = |cluster: &mut Cluster, name: &str, mode: &str, revision: &str| {
@@ -315,8 +319,10 @@ async fn a_pod_that_comes_or_goes_changes_no_route_of_another() {
     (0..3).for_each(|number| cluster.nodes["n1"].kubelet.end(&format!("new{number}")));
     assert_well(&cluster, "in the end").await;
     let old: BTreeSet<String> = cluster.established().iter().map(|(_, pod)| format!("{pod}/32")).collect();
-    let touched: Vec<String> =
-        written(&cluster, begin).into_iter().filter(|line| old.iter().any(|pod| line.contains(pod))).collect();
+    let touched: Vec<String> = written(&cluster, begin)
+        .into_iter()
+        .filter(|line| old.iter().any(|pod| line.contains(pod)))
+        .collect();
     assert!(touched.is_empty(), "{touched:#?}");
 }
 
@@ -336,10 +342,125 @@ async fn a_route_of_ours_that_somebody_deletes_is_written_again_and_nothing_else
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_switched_off_in_the_configuration_is_left_at_once() {
     let cluster = cluster(9, "Never").await;
-    cluster.put(Kind::BGPConfiguration, "default", |object| object.spec = json!({"nodeToNodeMeshEnabled": false})).await;
+    cluster
+        .put(Kind::BGPConfiguration, "default", |object| {
+            object.spec = json!({"nodeToNodeMeshEnabled": false});
+        })
+        .await;
     cluster.quiet().await;
     let peers = cluster.nodes["n1"].agent.as_ref().unwrap().view.status().await.bgp.unwrap().peers;
     assert_eq!(peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["Node_10_0_1_1"]);
     cluster.delete(Kind::BGPConfiguration, "default").await;
     assert_well(&cluster, "with the mesh again").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_switch_to_plain_routes_costs_no_packet_although_one_agent_is_away() {
+    for seed in 0..5 {
+        let mut cluster = cluster(seed, "Always").await;
+        // The router knows no block, as in most clusters: only nodes of one subnet reach each other without the tunnel.
+        for name in cluster.names() {
+            cluster.delete(Kind::BGPPeer, &format!("tor-of-{name}")).await;
+        }
+        // An agent that starts waits for all its peers before it decides anew, and this one does not come.
+        cluster.kill("n4").await;
+        let near = |(node, _): &(String, Ipv4Addr)| node == "n1" || node == "n3";
+        cluster.net.world().guarded = cluster.established().into_iter().filter(near).collect();
+        cluster.environment.insert("CALICO_IPV4POOL_IPIP".into(), "Never".into());
+        cluster.environment.insert("MANX_CONFIG_REVISION".into(), "1".into());
+        for name in ["n1", "n2", "n3"] {
+            cluster.stop(name).await;
+            sleep(Duration::from_secs(5)).await;
+            cluster.start(name);
+            sleep(Duration::from_secs(5)).await;
+        }
+        cluster.quiet().await;
+        assert_no_packet_was_lost(&cluster, &format!("seed {seed}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_for_which_no_block_is_left_says_so_and_gets_one_when_one_is_free() {
+    let mut cluster = Cluster::new(10, "Never");
+    cluster.environment.insert("CALICO_IPV4POOL_CIDR".into(), "192.168.0.0/28".into());
+    for number in 1..=3 {
+        cluster.add_node(number).await;
+        cluster.start(&format!("n{number}"));
+    }
+    for node in ["n1", "n2"] {
+        cluster.nodes[node].kubelet.run(&format!("{node}p"));
+    }
+    cluster.until("two pods run", || cluster.established().len() == 2).await;
+    cluster.nodes["n3"].kubelet.run("late");
+    sleep(Duration::from_secs(60)).await;
+    let refused = cluster.nodes["n3"].kubelet.last_error("late").unwrap();
+    assert!(
+        refused.to_string().contains("192.168.0.0/28") || refused.to_string().contains("pool"),
+        "{refused}"
+    );
+    let pool = json!({"cidr": "192.168.1.0/28", "blockSize": 29, "ipipMode": "Never"});
+    cluster.put(Kind::IPPool, "more", |object| object.spec = pool).await;
+    assert_well(&cluster, "with another pool").await;
+    assert_eq!(cluster.established().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_taken_away_is_forgotten_and_its_name_may_come_back_as_another_machine() {
+    let mut cluster = cluster(11, "CrossSubnet").await;
+    cluster.remove_node("n4").await;
+    sleep(Duration::from_secs(30)).await;
+    let gone: Vec<String> = cluster
+        .names()
+        .into_iter()
+        .filter(|name| {
+            let world = cluster.net.world();
+            let routes = &world.machines[name].routes;
+            routes
+                .iter()
+                .filter(|route| route.protocol.0 == 77)
+                .any(|route| format!("{route:?}").contains("10.0.2.14"))
+        })
+        .collect();
+    assert!(gone.is_empty(), "{gone:?} still send to it");
+    cluster.add_node(4).await;
+    cluster.start("n4");
+    cluster.nodes["n4"].kubelet.run("again");
+    assert_well(&cluster, "in the end").await;
+    assert_eq!(cluster.established().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_programs_route_stays_and_is_named_and_ours_comes_when_it_goes() {
+    let cluster = cluster(12, "Never").await;
+    let (ours, theirs) = {
+        let world = cluster.net.world();
+        let via = |route: &&Route| route.class() == RouteClass::Remote && route.protocol == Protocol::MANX;
+        let ours = world.machines["n1"].routes.iter().find(via).unwrap().clone();
+        let theirs = Route { protocol: Protocol(99), target: Target::Blackhole, ..ours.clone() };
+        (ours, theirs)
+    };
+    let replace = |old: &Route, new: Option<&Route>| {
+        cluster.net.foreign("n1", "ip route replace", |machine| {
+            machine.routes.retain(|route| route != old);
+            machine.routes.extend(new.cloned());
+        });
+    };
+    replace(&ours, Some(&theirs));
+    cluster.quiet().await;
+    let named = cluster.problems("n1").await.join("\n");
+    assert!(named.contains(&ours.key.to_string()) && named.contains("99"), "{named}");
+    assert!(cluster.net.world().machines["n1"].routes.contains(&theirs));
+    replace(&theirs, None);
+    assert_well(&cluster, "in the end").await;
+    assert_eq!(cluster.problems("n1").await, [] as [String; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_sandbox_is_replaced_has_the_new_ones_address_and_the_old_one_is_given_back() {
+    let cluster = cluster(13, "CrossSubnet").await;
+    let before = cluster.nodes["n1"].kubelet.pods()["n1p1"].clone().unwrap();
+    cluster.nodes["n1"].kubelet.renew("n1p1");
+    assert_well(&cluster, "in the end").await;
+    let after = cluster.nodes["n1"].kubelet.pods()["n1p1"].clone().unwrap();
+    assert_ne!((before.container, before.address), (after.container, after.address));
 }

@@ -22,12 +22,13 @@ fn runtime(seed: u64) -> Runtime {
     let mut builder = Builder::new_current_thread();
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
-    builder.enable_time().start_paused(true).build().unwrap()
+    builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("MANX_SIM_SEEDS") else { return 0..30 };
-    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("MANX_SIM_SEEDS={text}: 7 or 0..1000 is meant"));
+    let number =
+        |text: &str| text.parse().unwrap_or_else(|_| panic!("MANX_SIM_SEEDS={text}: 7 or 0..1000 is meant"));
     match text.split_once("..") {
         Some((from, to)) => number(from)..number(to),
         None => number(&text)..number(&text) + 1,
@@ -79,7 +80,10 @@ fn assert_all(test: &str, history: fn(u64) -> Outcome) {
             Err(_) => failed.push(seed),
         }
     }
-    assert!(failed.is_empty(), "seeds {failed:?} fail; to run one: MANX_SIM_SEEDS=<seed> tests/sim/run seeds {test}");
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} fail; to run one: MANX_SIM_SEEDS=<seed> tests/sim/run seeds {test}"
+    );
 }
 
 #[test]
@@ -100,7 +104,11 @@ fn one_seed_is_one_history() {
             let ((_, first), (_, second)) = (history(seed), history(seed));
             let differs = first.iter().zip(&second).position(|(first, second)| first != second);
             let differs = differs.map(|at| format!("{}\n{}", first[at], second[at]));
-            assert!(differs.is_none() && first.len() == second.len(), "seed {seed}: {}", differs.unwrap_or_default());
+            assert!(
+                differs.is_none() && first.len() == second.len(),
+                "seed {seed}: {}",
+                differs.unwrap_or_default()
+            );
         }
     }
 }

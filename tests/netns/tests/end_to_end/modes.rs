@@ -132,9 +132,16 @@ fn ipip_every_mode_connects_everybody_and_switching_between_them_loses_nothing()
     });
     let events = monitor.stop().unwrap();
     assert!(!events.iter().any(|event| event.route.contains("proto 77")), "{events:#?}");
-    for (from, to) in
-        [("Always", "Never"), ("Never", "CrossSubnet"), ("CrossSubnet", "Always"), ("Always", "CrossSubnet")]
-    {
+    let switches = [
+        ("Always", "Never"),
+        ("Never", "CrossSubnet"),
+        ("CrossSubnet", "Always"),
+        ("Always", "CrossSubnet"),
+        ("CrossSubnet", "Never"),
+        ("Never", "Always"),
+        ("Always", "CrossSubnet"),
+    ];
+    for (from, to) in switches {
         without_loss(&mut cluster, &format!("{from} to {to}"), |cluster| {
             cluster.set_mode(to).unwrap();
             cluster.wait_mode(to).unwrap();
@@ -182,4 +189,18 @@ fn ipip_a_tunnel_that_no_pool_wants_any_more_goes_down_after_a_minute_and_its_ad
     .unwrap();
     lab.ping_once("cat", pods[1].address).unwrap();
     assert_routes(&cluster, "Never");
+}
+
+#[test]
+fn where_the_tunnel_is_ruled_out_a_pool_that_asks_for_it_is_routed_plainly_with_the_whole_mtu() {
+    let topology = Topology::founding().keeping(&["node1", "node3"]);
+    let cluster = cluster(topology, &[("FELIX_IPINIPENABLED", "false"), ("CALICO_IPV4POOL_IPIP", "Always")]);
+    cluster.peer_with_tor().unwrap();
+    cluster.lab().pod_add("node1", "pod1", "default").unwrap();
+    let far = cluster.lab().pod_add("node3", "pod3", "default").unwrap();
+    cluster.wait_converged().unwrap();
+    assert_routes(&cluster, "Never");
+    cluster.lab().ping_once("pod1", far.address).unwrap();
+    let link = cluster.lab().exec("pod1", &["ip", "link", "show", "eth0"]).unwrap();
+    assert!(link.contains("mtu 1500"), "{link}");
 }
