@@ -10,7 +10,7 @@ use manx_lab::{Cluster, Fabric, Program, Topology, cni_binary, eventually, netns
 
 use crate::support::{NO_BGP, SOON, assert_problem, assert_routes_of, cluster, problems};
 
-/// The node still serves pods, and has nothing to complain about any more.
+/// The node still serves pods, and its table is as it should be.
 fn assert_well(cluster: &Cluster, pod: &str) {
     cluster.lab().pod_add("node1", pod, "default").unwrap();
     assert_routes_of(cluster, "node1", "Never");

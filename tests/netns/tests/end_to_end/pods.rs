@@ -119,8 +119,14 @@ fn what_a_pod_held_that_vanished_while_no_agent_ran_is_given_back_and_the_others
     let kept = cluster.lab().pod_add("node1", "kept", "default").unwrap();
     cluster.lab().pod_add("node1", "gone", "default").unwrap();
     cluster.agent("node1").unwrap().kill().unwrap();
-    // Its links go with its namespace, and with them its routes.
+    // Its links go with its namespace, and with them its routes; the kernel takes its time for that.
     netns::remove(&[cluster.lab().netns("gone")]).unwrap();
+    eventually(SOON, "the links to go", || {
+        let links = cluster.lab().exec("node1", &["ip", "-br", "link"])?;
+        ensure!(!links.contains(&host_device("default", "gone")), "{links}");
+        Ok(())
+    })
+    .unwrap();
     cluster.agent("node1").unwrap().start_again().unwrap();
     cluster.wait_ready("node1").unwrap();
     let stored = Stored::read(&cluster.datastore()).unwrap();
