@@ -38,10 +38,13 @@ pub struct CniServer {
 /// Opens a socket that only root may use, in place of one that a killed agent left.
 ///
 /// # Errors
-/// The directory cannot be made, or the socket not opened.
+/// The directory cannot be made, the socket not opened, or another agent answers on it: two would undo each other.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
+    }
+    if StdStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there; stop it first"));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -170,4 +173,22 @@ fn blocking(stream: UnixStream) -> io::Result<StdStream> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_of_a_killed_agent_is_replaced_and_that_of_a_living_one_is_not() {
+        let directory = std::env::temp_dir().join(format!("manx-agent-{}", std::process::id()));
+        let path = directory.join("cni.sock");
+        let living = listen(&path).unwrap();
+        let refused = listen(&path).unwrap_err();
+        assert!(refused.to_string().contains("another agent"), "{refused}");
+        drop(living);
+        assert!(path.exists(), "like a killed agent, it leaves its socket");
+        listen(&path).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -1,0 +1,200 @@
+//! The parts of an agent, wired: one function for each task, and the channels between them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use manx_felix::Snapshot;
+use manx_ipam::Allocator;
+use manx_model::InterfaceAddress;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::bring_up::{BringUp, Found};
+use super::opening::Opening;
+use super::{Doors, Feeds};
+use crate::addresses::{Addresses, Owner};
+use crate::cluster::Cluster;
+use crate::coalesce::Coalesce;
+use crate::config::{Backend, Config};
+use crate::endpoints;
+use crate::node_loop::NodeLoop;
+use crate::pods::Pods;
+use crate::publish::{Publication, keep_published};
+use crate::route_loop::{RouteLoop, Stop};
+use crate::tunnel_address;
+
+/// Questions to the route loop that may wait for it; more are answered without it.
+const QUESTIONS: usize = 8;
+
+/// Paths from the route loop to the node loop.
+type Paths = Coalesce<IpNet, Option<IpAddr>>;
+
+/// Starts every part and runs until one ends, which none should.
+pub(super) async fn run(
+    start: BringUp,
+    address: InterfaceAddress,
+    found: Found,
+    tasks: JoinSet<()>,
+    stopped: mpsc::Receiver<Stop>,
+) {
+    let BringUp { config, doors, feeds, pods: open, not_ready } = start;
+    let cluster = feeds.cluster.subscribe();
+    let mut parts = Assembly { config, doors, feeds, cluster, address, tasks };
+    let stale = parts.adopt_pods(&found);
+    let addresses = parts.spawn_addresses(found.allocator);
+    let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone());
+    let publication = parts.spawn_publisher();
+    let paths = Paths::default();
+    let pod_mtu = parts.spawn_node_loop(&found.kernel, tunnel, publication, paths.clone());
+    let opening =
+        Opening { pods: parts.pods(addresses, pod_mtu), stale, spool: parts.config.spool(), open, not_ready };
+    parts.spawn_opening(opening);
+    parts.spawn_speaker(&found.kernel, paths, stopped);
+    parts.join().await;
+}
+
+/// What all parts are made from.
+struct Assembly {
+    config: Arc<Config>,
+    doors: Doors,
+    feeds: Feeds,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    address: InterfaceAddress,
+    tasks: JoinSet<()>,
+}
+
+/// The node loop's ends of the channels about the tunnel's address.
+struct TunnelEnds {
+    wanted: watch::Sender<bool>,
+    address: watch::Receiver<Option<Ipv4Addr>>,
+}
+
+impl Assembly {
+    /// Enters the pods that outlived the last agent; returns what gone ones hold.
+    fn adopt_pods(&self, found: &Found) -> BTreeMap<String, String> {
+        let prefix = &self.config.felix.interface_prefix;
+        endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
+    }
+
+    fn spawn_addresses(&mut self, allocator: Allocator) -> Addresses {
+        // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
+        self.feeds.blocks.send_replace(allocator.confirmed_blocks());
+        let store = Arc::clone(&self.doors.store);
+        let (cluster, blocks) = (self.cluster.clone(), self.feeds.blocks.clone());
+        let (owner, addresses) = Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock);
+        self.tasks.spawn(owner.run());
+        addresses
+    }
+
+    fn spawn_tunnel_address(&mut self, held: Option<Ipv4Addr>, addresses: Addresses) -> TunnelEnds {
+        let (wanted, wish) = watch::channel(held.is_some());
+        let (sender, address) = watch::channel(held);
+        let (node, problems) = (self.config.node.clone(), self.feeds.problems.clone());
+        self.tasks.spawn(tunnel_address::keep(node, addresses, wish, sender, problems));
+        TunnelEnds { wanted, address }
+    }
+
+    /// What was published stays published until the node loop knows better: others must not change their routes because
+    /// an agent restarts.
+    fn spawn_publisher(&mut self) -> watch::Sender<Publication> {
+        let node = self.config.node.clone();
+        let tunnel = self.cluster.borrow().nodes.get(&node).and_then(|node| node.tunnel_address);
+        let publication = Publication { address: self.address, tunnel, asn: self.config.asn };
+        let (sender, wanted) = watch::channel(publication);
+        let store = Arc::clone(&self.doors.store);
+        let (cluster, problems) = (self.cluster.clone(), self.feeds.problems.clone());
+        self.tasks.spawn(keep_published(store, node, wanted, cluster, problems));
+        sender
+    }
+
+    /// Returns where the MTU of new pods is to be read.
+    fn spawn_node_loop(
+        &mut self,
+        kernel: &Snapshot,
+        tunnel: TunnelEnds,
+        publication: watch::Sender<Publication>,
+        paths: Paths,
+    ) -> watch::Receiver<Result<u32, String>> {
+        let mtu = self.config.felix.mtu;
+        let (pod_mtu, known) = watch::channel(mtu.pod(kernel, self.address.address()));
+        let node_loop = NodeLoop {
+            node: self.config.node.clone(),
+            address: self.address,
+            mtu,
+            kernel: Arc::clone(&self.doors.kernel),
+            cluster: self.cluster.clone(),
+            blocks: self.feeds.blocks.subscribe(),
+            endpoints: self.feeds.endpoints.clone(),
+            paths,
+            converged: self.feeds.converged.subscribe(),
+            tunnel_address: tunnel.address,
+            tunnel_wanted: tunnel.wanted,
+            pod_mtu,
+            publication,
+            report: self.feeds.report.clone(),
+            problems: self.feeds.problems.clone(),
+        };
+        self.tasks.spawn(node_loop.run());
+        known
+    }
+
+    fn pods(&self, addresses: Addresses, mtu: watch::Receiver<Result<u32, String>>) -> Arc<Pods> {
+        Arc::new(Pods {
+            node: self.config.node.clone(),
+            interface_prefix: self.config.felix.interface_prefix.clone(),
+            mtu,
+            addresses,
+            endpoints: self.feeds.endpoints.clone(),
+            kernel: Arc::clone(&self.doors.kernel),
+            wall_clock: self.doors.wall_clock,
+        })
+    }
+
+    fn spawn_opening(&mut self, opening: Opening) {
+        let pool = self.config.default_pool.cidr.is_some().then(|| self.cluster.clone());
+        self.tasks.spawn(opening.run(pool));
+    }
+
+    fn spawn_speaker(&mut self, kernel: &Snapshot, paths: Paths, stopped: mpsc::Receiver<Stop>) {
+        if self.config.backend == Backend::None {
+            self.feeds.converged.send_replace(true);
+            self.tasks.spawn(answer_stop(stopped));
+            return;
+        }
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        self.feeds.questions.send_replace(Some(ask));
+        let route_loop = RouteLoop {
+            node: self.config.node.clone(),
+            address: self.address.address(),
+            own_asn: self.config.asn,
+            forwarding_preserved: kernel.ours().next().is_some(),
+            cluster: self.cluster.clone(),
+            blocks: self.feeds.blocks.subscribe(),
+            paths,
+            converged: self.feeds.converged.clone(),
+            questions,
+            stopped,
+            problems: self.feeds.problems.clone(),
+        };
+        self.tasks.spawn(route_loop.run(Arc::clone(&self.doors.transport), self.doors.seed));
+    }
+
+    /// The parts run for ever; one that ends or panics ends the agent, and whoever runs it starts it again.
+    async fn join(mut self) {
+        if let Some(Err(error)) = self.tasks.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Without a speaker there is nobody to take leave of.
+async fn answer_stop(mut stopped: mpsc::Receiver<Stop>) {
+    while let Some(done) = stopped.recv().await {
+        let _ = done.send(());
+    }
+    std::future::pending::<()>().await;
+}

@@ -1,0 +1,114 @@
+//! The start of an agent: it waits for everything that it needs, in any order of arrival, and says what for.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use manx_felix::Snapshot;
+use manx_ipam::Allocator;
+use manx_model::{InterfaceAddress, tunnel_handle};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::{Doors, Feeds, assembly};
+use crate::addresses::by_handle;
+use crate::cni_server::NotReady;
+use crate::config::Config;
+use crate::default_pool;
+use crate::detect;
+use crate::pods::Pods;
+use crate::route_loop::Stop;
+
+/// While something that a start needs is missing, it is looked for this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The start of an agent, step by step.
+pub(super) struct BringUp {
+    pub(super) config: Arc<Config>,
+    pub(super) doors: Doors,
+    pub(super) feeds: Feeds,
+    pub(super) pods: watch::Sender<Option<Arc<Pods>>>,
+    pub(super) not_ready: watch::Sender<NotReady>,
+}
+
+/// What outlived the last agent.
+pub(super) struct Found {
+    pub(super) allocator: Allocator,
+    pub(super) tunnel: Option<Ipv4Addr>,
+    pub(super) kernel: Snapshot,
+}
+
+impl BringUp {
+    pub(super) async fn run(self, mut stopped: mpsc::Receiver<Stop>) {
+        let mut tasks = JoinSet::new();
+        let prepared = tokio::select! {
+            biased;
+            Some(done) = stopped.recv() => {
+                // No speaker runs yet: there is nobody to take leave of.
+                let _ = done.send(());
+                return std::future::pending().await;
+            }
+            prepared = self.prepare(&mut tasks) => prepared,
+        };
+        if let Some((address, found)) = prepared {
+            assembly::run(self, address, found, tasks, stopped).await;
+        }
+    }
+
+    /// Waits for everything that an agent needs; `None` when the watch of the cluster has ended.
+    async fn prepare(&self, tasks: &mut JoinSet<()>) -> Option<(InterfaceAddress, Found)> {
+        let mut cluster = self.feeds.cluster.subscribe();
+        self.wait_for("the datastore to be read whole");
+        cluster.wait_for(|cluster| cluster.in_sync).await.ok()?;
+        tasks.spawn(default_pool::keep(
+            Arc::clone(&self.doors.store),
+            self.config.default_pool.clone(),
+            cluster,
+            self.feeds.problems.clone(),
+        ));
+        self.wait_for("this node's address");
+        let address = detect::address(&self.config, &*self.doors.kernel, &self.feeds.problems).await;
+        self.feeds.address.send_replace(Some(address));
+        detect::prepare(&*self.doors.kernel, address, self.config.felix.ip_forwarding, &self.feeds.problems)
+            .await;
+        self.wait_for("this node's blocks to be read");
+        let found = self.find().await;
+        self.wait_for("pods that are gone to be given up");
+        Some((address, found))
+    }
+
+    fn wait_for(&self, what: &str) {
+        tracing::info!("waiting for {what}");
+        self.not_ready.send_replace(Some(format!("waiting for {what}")));
+    }
+
+    /// Reads what IPAM and the kernel have of this node, until both answer.
+    async fn find(&self) -> Found {
+        loop {
+            let mut allocator = Allocator::new(self.config.node.clone());
+            let loaded = allocator.load(&*self.doors.store, (self.doors.wall_clock)()).await;
+            let kernel = self.doors.kernel.read().await;
+            match (loaded, kernel) {
+                (Ok(_), Ok(kernel)) => {
+                    self.feeds.problems.set("start", None);
+                    let held = by_handle(&allocator);
+                    let tunnel =
+                        held.get(&tunnel_handle(&self.config.node)).and_then(|held| first_ipv4(held));
+                    return Found { allocator, tunnel, kernel };
+                }
+                (loaded, kernel) => {
+                    let errors = [loaded.err().map(|e| e.to_string()), kernel.err().map(|e| e.to_string())];
+                    self.feeds.problems.set("start", errors.into_iter().flatten());
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+fn first_ipv4(addresses: &[IpAddr]) -> Option<Ipv4Addr> {
+    addresses.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
