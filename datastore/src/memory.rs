@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use manx_model::{Kind, Object};
 
@@ -114,14 +113,7 @@ impl Datastore for Memory {
         }
         sender.send(Event::InSync);
         contents.watchers.push((kind, sender));
-        // The store is kept alive with the stream: a watch ends never.
-        let store = self.clone();
-        stream
-            .map(move |event| {
-                let _ = &store;
-                event
-            })
-            .boxed()
+        stream.keeping(self.clone())
     }
 }
 

@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures::Stream;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 
 use crate::Event;
 
@@ -98,6 +99,17 @@ impl Queue {
         if let Some(older) = self.changes.insert(name, self.next) {
             self.waiting.remove(&older);
         }
+    }
+}
+
+impl EventStream {
+    /// The stream, which keeps `store` alive for as long as somebody reads: a watch ends never.
+    pub fn keeping<S: Send + 'static>(self, store: S) -> BoxStream<'static, Event> {
+        let kept = move |event| {
+            let _ = &store;
+            event
+        };
+        self.map(kept).boxed()
     }
 }
 

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use manx_datastore::{Datastore, Error, Event, Listed, queue};
 use manx_model::{Kind, Object};
@@ -113,14 +112,8 @@ impl Datastore for FileStore {
         let (sender, stream) = queue();
         // Fails only while the runtime is shut down, when nobody reads the stream.
         let _ = self.watches.send(Registration { kind, sender });
-        // The watcher runs for as long as anybody has the store: a watch ends never.
-        let store = self.clone();
-        stream
-            .map(move |event| {
-                let _ = &store;
-                event
-            })
-            .boxed()
+        // The watcher runs for as long as anybody has the store.
+        stream.keeping(self.clone())
     }
 }
 

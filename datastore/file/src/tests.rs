@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use futures::StreamExt;
 use manx_datastore::testing::contract;
 use serde_json::json;
 use tempfile::TempDir;
