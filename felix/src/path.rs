@@ -47,30 +47,42 @@ pub enum Path {
     },
 }
 
+impl Path {
+    /// The route in words, as `via 172.171.5.96 dev tunl0 onlink`; `None` where there is none.
+    pub fn route(&self) -> Option<String> {
+        match self {
+            Self::OnLink { via, device, .. } => Some(format!("via {via} dev {device}")),
+            Self::Tunnel { via, .. } => Some(format!("via {via} dev {TUNNEL_DEVICE} onlink")),
+            Self::Gateway { via, .. } => {
+                let hops: Vec<String> =
+                    via.iter().map(|(router, device)| format!("via {router} dev {device}")).collect();
+                Some(hops.join(" "))
+            }
+            Self::Unresolved { .. } | Self::Withheld { .. } => None,
+        }
+    }
+
+    /// Why this route, or why none; empty where it goes without saying.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::OnLink { reason, .. }
+            | Self::Tunnel { reason, .. }
+            | Self::Gateway { reason, .. }
+            | Self::Unresolved { reason }
+            | Self::Withheld { reason } => reason,
+        }
+    }
+}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let because = |f: &mut fmt::Formatter<'_>, reason: &str| match reason {
-            "" => Ok(()),
-            reason => write!(f, " ({reason})"),
-        };
+        let (route, reason) = (self.route().unwrap_or_default(), self.reason());
         match self {
-            Self::OnLink { via, device, reason } => {
-                write!(f, "via {via} dev {device}")?;
-                because(f, reason)
-            }
-            Self::Tunnel { via, reason } => {
-                write!(f, "via {via} dev {TUNNEL_DEVICE} onlink")?;
-                because(f, reason)
-            }
-            Self::Gateway { via, resolved, reason } => {
-                for (index, (via, device)) in via.iter().enumerate() {
-                    let and = if index > 0 { " and " } else { "" };
-                    write!(f, "{and}via {via} dev {device}")?;
-                }
-                write!(f, " (resolved by {resolved}; {reason})")
-            }
-            Self::Unresolved { reason } => write!(f, "unresolved: {reason}"),
-            Self::Withheld { reason } => write!(f, "withheld: {reason}"),
+            Self::Gateway { resolved, .. } => write!(f, "{route} (resolved by {resolved}; {reason})"),
+            Self::OnLink { .. } | Self::Tunnel { .. } if reason.is_empty() => f.write_str(&route),
+            Self::OnLink { .. } | Self::Tunnel { .. } => write!(f, "{route} ({reason})"),
+            Self::Unresolved { .. } => write!(f, "unresolved: {reason}"),
+            Self::Withheld { .. } => write!(f, "withheld: {reason}"),
         }
     }
 }
