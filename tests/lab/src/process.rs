@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -171,11 +171,6 @@ impl Process {
     /// Leaves it running when the value goes; `lab down` finds it by its namespace.
     pub fn leave(mut self) {
         self.child = None;
-    }
-
-    /// The file to which output and errors of all runs are appended.
-    pub fn log_path(&self) -> &Path {
-        &self.log
     }
 
     /// What the current (or last) run has written so far.
