@@ -15,6 +15,7 @@ use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
+use crate::latest;
 use crate::pool_choice::choose;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
@@ -135,7 +136,7 @@ impl Owner {
         let mut batch = Vec::new();
         while self.commands.recv_many(&mut batch, QUEUE).await > 0 {
             self.serve(batch.drain(..)).await;
-            self.tell_blocks();
+            latest::set(&self.blocks, self.allocator.confirmed_blocks());
         }
     }
 
@@ -202,24 +203,23 @@ impl Owner {
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
         Ok(swept?)
     }
+}
 
-    fn tell_blocks(&self) {
-        let confirmed = self.allocator.confirmed_blocks();
-        self.blocks.send_if_modified(|known| {
-            let changed = *known != confirmed;
-            if changed {
-                *known = confirmed;
-            }
-            changed
-        });
-    }
+/// What a handle holds, and as whom.
+#[derive(Debug)]
+pub struct Held<'a> {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The attributes under which it holds them.
+    pub attributes: &'a BTreeMap<String, String>,
 }
 
 /// The allocations that a freshly loaded allocator found, by handle.
-pub fn by_handle(allocator: &Allocator) -> BTreeMap<String, Vec<IpAddr>> {
-    let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    for (address, handle, _) in allocator.allocations() {
-        handles.entry(handle.to_owned()).or_default().push(address);
+pub fn by_handle(allocator: &Allocator) -> BTreeMap<&str, Held<'_>> {
+    let mut handles: BTreeMap<&str, Held<'_>> = BTreeMap::new();
+    for (address, handle, attribute) in allocator.allocations() {
+        let fresh = || Held { addresses: Vec::new(), attributes: &attribute.secondary };
+        handles.entry(handle).or_insert_with(fresh).addresses.push(address);
     }
     handles
 }

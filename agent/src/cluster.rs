@@ -11,12 +11,11 @@ use futures::stream::{SelectAll, select_all};
 use manx_datastore::{Datastore, Event};
 use manx_ipam::check_overlaps;
 use manx_model::{
-    BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, IpipMode, Kind, Node, NodeName,
-    Object,
+    BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, Kind, Node, NodeName, Object,
 };
 use tokio::sync::watch;
 
-use crate::unsupported;
+use crate::{latest, unsupported};
 
 /// The kinds that every agent watches. Blocks are not among them: an agent knows its own.
 const WATCHED: [Kind; 5] =
@@ -47,13 +46,6 @@ pub struct Cluster {
     pub in_sync: bool,
     /// Why the datastore cannot be reached, while it cannot.
     pub lost: Option<String>,
-}
-
-impl Cluster {
-    /// Whether a pool asks for IPIP.
-    pub fn wants_ipip(&self) -> bool {
-        self.pools.iter().any(|pool| pool.ipip != IpipMode::Never)
-    }
 }
 
 /// Folds watch events into a [`Cluster`].
@@ -181,18 +173,8 @@ pub async fn watch(store: Arc<dyn Datastore>, cluster: watch::Sender<Arc<Cluster
         for (kind, event) in batch {
             fold.take(kind, event);
         }
-        publish(&cluster, fold.cluster());
+        latest::set(&cluster, Arc::new(fold.cluster()));
     }
-}
-
-fn publish(sender: &watch::Sender<Arc<Cluster>>, new: Cluster) {
-    sender.send_if_modified(|current| {
-        let changed = **current != new;
-        if changed {
-            *current = Arc::new(new);
-        }
-        changed
-    });
 }
 
 type Batches = SelectAll<futures::stream::BoxStream<'static, Vec<(Kind, Event)>>>;

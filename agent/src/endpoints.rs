@@ -97,10 +97,16 @@ pub fn adopt(
     let by_alias: BTreeMap<&str, &str> =
         kernel.links.values().filter_map(|link| Some((link.alias.as_deref()?, link.name.as_str()))).collect();
     let mut stale = BTreeMap::new();
-    for (handle, addresses) in by_handle(allocator) {
-        match surviving_device(&handle, allocator, kernel, &by_alias, prefix) {
-            Survival::Device(device) => endpoints.insert(handle, Endpoint { device, addresses }),
-            Survival::Gone(reason) => drop(stale.insert(handle, reason)),
+    for (handle, held) in by_handle(allocator) {
+        let survival = match by_alias.get(handle) {
+            Some(device) => Survival::Device((*device).to_owned()),
+            None => without_alias(handle, held.attributes, kernel, prefix),
+        };
+        match survival {
+            Survival::Device(device) => {
+                endpoints.insert(handle.to_owned(), Endpoint { device, addresses: held.addresses });
+            }
+            Survival::Gone(reason) => drop(stale.insert(handle.to_owned(), reason)),
             Survival::NoPod => {}
         }
     }
@@ -113,21 +119,15 @@ enum Survival {
     NoPod,
 }
 
-fn surviving_device(
+fn without_alias(
     handle: &str,
-    allocator: &Allocator,
+    attributes: &BTreeMap<String, String>,
     kernel: &Snapshot,
-    by_alias: &BTreeMap<&str, &str>,
     prefix: &str,
 ) -> Survival {
-    if let Some(device) = by_alias.get(handle) {
-        return Survival::Device((*device).to_owned());
-    }
-    let attributes =
-        allocator.allocations().find(|(_, held, _)| *held == handle).map(|(_, _, a)| &a.secondary);
-    let Some(attributes) = attributes.filter(|attributes| !attributes.contains_key("type")) else {
+    if attributes.contains_key("type") {
         return Survival::NoPod;
-    };
+    }
     let (Some(namespace), Some(pod)) = (attributes.get("namespace"), attributes.get("pod")) else {
         return Survival::Gone(format!("no link has the alias {handle}"));
     };

@@ -13,6 +13,7 @@ pub mod config;
 pub mod default_pool;
 pub mod detect;
 pub mod endpoints;
+pub mod latest;
 pub mod node_loop;
 pub mod peering;
 pub mod pods;

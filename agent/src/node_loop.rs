@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use manx_felix::{
-    AddressWish, Decision, Facts, Kernel, KernelError, Lifecycle, Mtu, Operation, Path, Publish, RemoteNode,
-    Snapshot, Sweep, TunnelFacts, desired, plan,
+    AddressWish, Decision, Facts, Held, Kernel, KernelError, Lifecycle, Mtu, Operation, Path, Publish,
+    RemoteNode, Snapshot, Sweep, TunnelFacts, desired, plan,
 };
 use manx_model::{InterfaceAddress, NodeName};
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
 use crate::endpoints::Endpoints;
+use crate::latest;
 use crate::problems::Problems;
 use crate::publish::Publication;
 use crate::remote::Remote;
@@ -69,12 +70,12 @@ pub struct NodeLoop {
 pub struct NodeReport {
     /// How each remote prefix is reached, or why not.
     pub paths: BTreeMap<IpNet, Path>,
-    /// The kernel has all of them.
+    /// The kernel has every route of ours as it should be.
     pub in_desired_state: bool,
     /// The address of our tunnel, while it takes packets.
     pub tunnel: Option<Ipv4Addr>,
-    /// Routes that were missing or different and have been written again, since the start.
-    pub repaired: u64,
+    /// Routes that were written or deleted since the start.
+    pub written: u64,
 }
 
 /// What one turn came to.
@@ -131,7 +132,7 @@ impl NodeLoop {
         let wanted = desired(&facts, snapshot);
         let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && converged };
         let routes = plan(&wanted, snapshot, sweep);
-        let repairs = routes.len();
+        let written = routes.len();
         let operations: Vec<Operation> = tunnel.operation.clone().into_iter().chain(routes).collect();
         let answers = self.kernel.apply(operations.clone()).await;
         let (of_tunnel, of_routes) = answers.split_at(usize::from(tunnel.operation.is_some()));
@@ -140,16 +141,11 @@ impl NodeLoop {
         }
         let failures: Vec<KernelError> = of_routes.iter().filter_map(|answer| answer.clone().err()).collect();
         self.complain(&tunnel, &wanted, &failures);
-        self.report.send_if_modified(|report| {
-            let new = NodeReport {
-                paths: wanted.paths,
-                in_desired_state: failures.is_empty() && wanted.held.values().all(manx_felix::Held::agrees),
-                tunnel: self.publication.borrow().tunnel,
-                repaired: report.repaired + repairs as u64,
-            };
-            let changed = *report != new;
-            *report = new;
-            changed
+        self.report.send_modify(|report| {
+            report.in_desired_state = failures.is_empty() && wanted.held.values().all(Held::agrees);
+            report.paths = wanted.paths;
+            report.tunnel = self.publication.borrow().tunnel;
+            report.written += written as u64;
         });
         Turn {
             changed: !operations.is_empty(),
@@ -200,8 +196,8 @@ impl NodeLoop {
         let decision = lifecycle.step(Instant::now().into_std(), &facts, snapshot);
         match decision.address {
             AddressWish::Keep => {}
-            AddressWish::Assign => self.wish_address(true),
-            AddressWish::Release => self.wish_address(false),
+            AddressWish::Assign => latest::set(&self.tunnel_wanted, true),
+            AddressWish::Release => latest::set(&self.tunnel_wanted, false),
         }
         match decision.publish {
             Publish::Keep => {}
@@ -211,13 +207,9 @@ impl NodeLoop {
         decision
     }
 
-    fn wish_address(&self, wanted: bool) {
-        self.tunnel_wanted.send_if_modified(|wish| std::mem::replace(wish, wanted) != wanted);
-    }
-
     fn publish(&self, tunnel: Option<Ipv4Addr>) {
-        self.publication
-            .send_if_modified(|publication| std::mem::replace(&mut publication.tunnel, tunnel) != tunnel);
+        let publication = Publication { tunnel, ..self.publication.borrow().clone() };
+        latest::set(&self.publication, publication);
     }
 
     fn complain(&self, tunnel: &Decision, wanted: &manx_felix::Desired, failures: &[KernelError]) {

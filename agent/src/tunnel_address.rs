@@ -9,6 +9,7 @@ use manx_model::{NodeName, TUNNEL_IPIP, tunnel_handle};
 use tokio::sync::watch;
 
 use crate::addresses::Addresses;
+use crate::latest;
 use crate::problems::Problems;
 
 /// After a failure the next try waits this long.
@@ -34,7 +35,7 @@ pub async fn keep(
         };
         let failed = match result {
             Ok(now) => {
-                address.send_if_modified(|address| std::mem::replace(address, now) != now);
+                latest::set(&address, now);
                 None
             }
             Err(error) => Some(error),

@@ -77,7 +77,7 @@ impl View {
             },
             in_sync: cluster.in_sync && cluster.lost.is_none(),
             in_desired_state: report.in_desired_state,
-            routes_written: report.repaired,
+            routes_written: report.written,
             pools: cluster.pools.iter().map(pool).collect(),
             blocks: self.blocks.borrow().iter().map(ToString::to_string).collect(),
             pods: self.pods(),
@@ -129,17 +129,6 @@ fn pool(pool: &manx_model::IpPool) -> Pool {
 }
 
 fn remote_path(prefix: IpNet, path: &Path) -> RemotePath {
-    let (route, reason) = match path {
-        Path::OnLink { via, device, reason } => (format!("via {via} dev {device}"), reason),
-        Path::Tunnel { via, reason } => {
-            (format!("via {via} dev {} onlink", manx_felix::TUNNEL_DEVICE), reason)
-        }
-        Path::Gateway { via, reason, .. } => {
-            let hops: Vec<String> =
-                via.iter().map(|(router, device)| format!("via {router} dev {device}")).collect();
-            (hops.join(" "), reason)
-        }
-        Path::Unresolved { reason } | Path::Withheld { reason } => ("no route".to_owned(), reason),
-    };
-    RemotePath { prefix: prefix.to_string(), route, reason: reason.clone() }
+    let route = path.route().unwrap_or_else(|| "no route".to_owned());
+    RemotePath { prefix: prefix.to_string(), route, reason: path.reason().to_owned() }
 }

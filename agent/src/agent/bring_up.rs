@@ -92,8 +92,9 @@ impl BringUp {
                 (Ok(_), Ok(kernel)) => {
                     self.feeds.problems.set("start", None);
                     let held = by_handle(&allocator);
-                    let tunnel =
-                        held.get(&tunnel_handle(&self.config.node)).and_then(|held| first_ipv4(held));
+                    let tunnel = held
+                        .get(tunnel_handle(&self.config.node).as_str())
+                        .and_then(|held| first_ipv4(&held.addresses));
                     return Found { allocator, tunnel, kernel };
                 }
                 (loaded, kernel) => {
