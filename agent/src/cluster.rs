@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{SelectAll, select_all};
-use manx_datastore::{Datastore, Event};
+use manx_datastore::{Datastore, Event, Only};
 use manx_ipam::check_overlaps;
 use manx_model::{
     BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, Kind, Node, NodeName, Object,
@@ -183,7 +183,9 @@ type Batches = SelectAll<futures::stream::BoxStream<'static, Vec<(Kind, Event)>>
 fn all_watches(store: &dyn Datastore) -> Batches {
     const BATCH: usize = 1024;
     select_all(
-        WATCHED.map(|kind| store.watch(kind).map(move |event| (kind, event)).ready_chunks(BATCH).boxed()),
+        WATCHED.map(|kind| {
+            store.watch(kind, Only::All).map(move |event| (kind, event)).ready_chunks(BATCH).boxed()
+        }),
     )
 }
 

@@ -8,36 +8,40 @@
 //! `async fn`s over `&dyn Datastore` (state machines that the compiler writes), interleaved at will in tests.
 
 mod memory;
+mod only;
 mod queue;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use manx_model::{Kind, Object};
 
 pub use memory::Memory;
+pub use only::Only;
 pub use queue::{EventSender, EventStream, queue};
 
 /// The objects of a cluster.
 #[async_trait]
 pub trait Datastore: Send + Sync {
-    /// The object of this kind and name, or `None`.
+    /// The object of this kind and key (its name, or `namespace/name`), or `None`.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is there but cannot be read as an object; [`Error::Unavailable`].
-    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error>;
+    async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error>;
 
-    /// All objects of a kind, by name. An object that cannot be read stands among them as its error.
+    /// All objects of a kind that `only` selects, by key. An object that cannot be read stands among them as its error.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error>;
+    async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error>;
 
     /// Stores a new object and returns it as stored, with `resourceVersion` and `uid`.
     ///
     /// # Errors
-    /// [`Error::Exists`] when the name is taken; [`Error::Invalid`] when it is no name ([`manx_model::check_name`]);
+    /// [`Error::Exists`] when the name is taken; [`Error::Invalid`] when it is none ([`manx_model::check_key`]);
     /// [`Error::Unavailable`].
     async fn create(&self, object: Object) -> Result<Object, Error>;
 
@@ -53,10 +57,34 @@ pub trait Datastore: Send + Sync {
     /// As for [`Self::update`].
     async fn delete(&self, object: &Object) -> Result<(), Error>;
 
-    /// All objects of a kind, and then every change to them. The stream ends never: what goes wrong behind it is
+    /// Sets (`Some`) and removes (`None`) annotations of an object that is somebody else's, and leaves all the rest of it as
+    /// it is, whoever writes that at the same time. `object` says which: its uid and its `resourceVersion` are compared
+    /// where they are set, and not where they are `None`. Returns the object as it is now.
+    ///
+    /// # Errors
+    /// As for [`Self::update`].
+    async fn annotate(
+        &self,
+        object: &Object,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<Object, Error>;
+
+    /// Tells whoever looks at `object` what is to be said about it: in Kubernetes an Event. Repeating what was said does
+    /// no harm. Where there is no such place, nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
+        let _ = (object, report);
+        Ok(())
+    }
+
+    /// All objects of a kind that `only` selects, and then every change to them. The stream ends never: what goes wrong behind it is
     /// retried with backoff by the datastore, and after a gap it starts over with [`Event::Init`].
-    /// Changes to one object may be merged: only its latest state is sure to come.
-    fn watch(&self, kind: Kind) -> BoxStream<'static, Event>;
+    /// Changes to one object may be merged: only its latest state is sure to come. An object that `only` selects no
+    /// longer is told as deleted. Of kinds that are not Calico's, what Manx has no use for may be missing from the
+    /// objects: they are never the ground for an `update`.
+    fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event>;
 }
 
 /// One row of [`Datastore::list`].
@@ -69,10 +97,10 @@ pub enum Event {
     Init,
     /// The object as it is now.
     Object(Object),
-    /// There is an object of this name, and it cannot be read. What it said before no longer counts as its word,
+    /// There is an object of this key, and it cannot be read. What it said before no longer counts as its word,
     /// nor as its deletion: users keep what they did because of it, and report it.
     Invalid(manx_model::Invalid),
-    /// The object was deleted.
+    /// The object of this key was deleted.
     Deleted(String),
     /// Everything that existed when the list began has been named.
     InSync,
@@ -85,8 +113,42 @@ pub enum Event {
 /// # Errors
 /// [`Error::Invalid`] that says what a name must look like.
 pub fn check_storable(object: &Object) -> Result<(), Error> {
-    manx_model::check_name(object.name())
-        .map_err(|reason| Error::Invalid(object.invalid("metadata.name", reason)))
+    manx_model::check_key(object.kind, &object.key())
+        .map_err(|(field, reason)| Error::Invalid(object.invalid(field, reason)))
+}
+
+/// `stored` with other annotations, if it is the one that `object` says: [`Datastore::annotate`] where there is a lock.
+///
+/// # Errors
+/// [`Error::Conflict`].
+pub fn annotated(
+    mut stored: Object,
+    object: &Object,
+    annotations: &BTreeMap<String, Option<String>>,
+) -> Result<Object, Error> {
+    let differs = |wanted: &Option<String>, found: &Option<String>| wanted.is_some() && wanted != found;
+    let (wanted, found) = (&object.metadata, &mut stored.metadata);
+    if differs(&wanted.uid, &found.uid) || differs(&wanted.resource_version, &found.resource_version) {
+        return Err(Error::conflict(object));
+    }
+    for (key, value) in annotations {
+        match value {
+            Some(value) => drop(found.annotations.insert(key.clone(), value.clone())),
+            None => drop(found.annotations.remove(key)),
+        }
+    }
+    Ok(stored)
+}
+
+/// What is to be said about an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Report {
+    /// Whether something is wrong; otherwise it is news.
+    pub warning: bool,
+    /// Why, in one word of CamelCase, for programs: `InvalidSpec`.
+    pub reason: String,
+    /// The whole story, for people; at most 1024 bytes are kept.
+    pub message: String,
 }
 
 /// Why a call failed.
@@ -97,7 +159,7 @@ pub enum Error {
     Conflict {
         /// The object's kind.
         kind: Kind,
-        /// The object's name.
+        /// The object's key.
         name: String,
     },
     /// An object of this name is there already.
@@ -105,7 +167,7 @@ pub enum Error {
     Exists {
         /// The object's kind.
         kind: Kind,
-        /// The object's name.
+        /// The object's key.
         name: String,
     },
     /// There is no such object (any more).
@@ -113,7 +175,7 @@ pub enum Error {
     Gone {
         /// The object's kind.
         kind: Kind,
-        /// The object's name.
+        /// The object's key.
         name: String,
     },
     /// The stored object cannot be read.
@@ -127,16 +189,16 @@ pub enum Error {
 impl Error {
     /// [`Error::Conflict`] about this object.
     pub fn conflict(object: &Object) -> Self {
-        Self::Conflict { kind: object.kind, name: object.name().to_owned() }
+        Self::Conflict { kind: object.kind, name: object.key() }
     }
 
     /// [`Error::Exists`] about this object.
     pub fn exists(object: &Object) -> Self {
-        Self::Exists { kind: object.kind, name: object.name().to_owned() }
+        Self::Exists { kind: object.kind, name: object.key() }
     }
 
     /// [`Error::Gone`] about this object.
     pub fn gone(object: &Object) -> Self {
-        Self::Gone { kind: object.kind, name: object.name().to_owned() }
+        Self::Gone { kind: object.kind, name: object.key() }
     }
 }

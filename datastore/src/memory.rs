@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use manx_model::{Kind, Object};
 
-use crate::{Datastore, Error, Event, EventSender, Listed, check_storable, queue};
+use crate::{Datastore, Error, Event, EventSender, Listed, Only, Report, annotated, check_storable, queue};
 
 /// A datastore in memory. Its clones are the same store.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +18,26 @@ struct Contents {
     /// Of the last write; each write has its own.
     version: u64,
     objects: BTreeMap<(Kind, String), Object>,
-    watchers: Vec<(Kind, EventSender)>,
+    watchers: Vec<Watcher>,
+    reports: Vec<(Object, Report)>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    kind: Kind,
+    only: Only,
+    sender: EventSender,
 }
 
 impl Memory {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What was reported about which object, in the order of the reports.
+    pub fn reports(&self) -> Vec<(Object, Report)> {
+        self.contents().reports.clone()
     }
 
     /// A panic elsewhere leaves the contents whole: every step under the lock is complete in itself.
@@ -53,31 +66,35 @@ impl Contents {
         self.version += 1;
         object.metadata.resource_version = Some(self.version.to_string());
         object.metadata.uid = uid.or_else(|| Some(format!("00000000-0000-4000-8000-{:012x}", self.version)));
-        self.objects.insert(key(&object), object.clone());
-        self.tell(object.kind, &Event::Object(object.clone()));
+        let before = self.objects.insert(key(&object), object.clone());
+        self.tell(before.as_ref(), Some(&object));
         object
     }
 
-    fn tell(&mut self, kind: Kind, event: &Event) {
-        self.watchers.retain(|(watched, sender)| match *watched == kind {
-            true => sender.send(event.clone()),
-            false => !sender.is_closed(),
+    fn tell(&mut self, before: Option<&Object>, after: Option<&Object>) {
+        self.watchers.retain(|watcher| {
+            let seen = |object: &&Object| object.kind == watcher.kind && watcher.only.selects(object);
+            match (before.filter(seen), after.filter(seen)) {
+                (_, Some(object)) => watcher.sender.send(Event::Object(object.clone())),
+                (Some(object), None) => watcher.sender.send(Event::Deleted(object.key())),
+                (None, None) => !watcher.sender.is_closed(),
+            }
         });
     }
 }
 
 fn key(object: &Object) -> (Kind, String) {
-    (object.kind, object.name().to_owned())
+    (object.kind, object.key())
 }
 
 #[async_trait]
 impl Datastore for Memory {
-    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error> {
-        Ok(self.contents().objects.get(&(kind, name.to_owned())).cloned())
+    async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error> {
+        Ok(self.contents().objects.get(&(kind, key.to_owned())).cloned())
     }
 
-    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
-        Ok(self.contents().of_kind(kind).cloned().map(Ok).collect())
+    async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error> {
+        Ok(self.contents().of_kind(kind).filter(|object| only.selects(object)).cloned().map(Ok).collect())
     }
 
     async fn create(&self, object: Object) -> Result<Object, Error> {
@@ -99,20 +116,37 @@ impl Datastore for Memory {
         let mut contents = self.contents();
         contents.compare(object)?;
         contents.version += 1;
-        contents.objects.remove(&key(object));
-        contents.tell(object.kind, &Event::Deleted(object.name().to_owned()));
+        let before = contents.objects.remove(&key(object));
+        contents.tell(before.as_ref(), None);
         Ok(())
     }
 
-    fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
+    async fn annotate(
+        &self,
+        object: &Object,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<Object, Error> {
+        let mut contents = self.contents();
+        let stored = contents.objects.get(&key(object)).ok_or_else(|| Error::gone(object))?;
+        let uid = stored.metadata.uid.clone();
+        let annotated = annotated(stored.clone(), object, annotations)?;
+        Ok(contents.put(annotated, uid))
+    }
+
+    async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
+        self.contents().reports.push((object.clone(), report.clone()));
+        Ok(())
+    }
+
+    fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event> {
         let mut contents = self.contents();
         let (sender, stream) = queue();
         sender.send(Event::Init);
-        for object in contents.of_kind(kind) {
+        for object in contents.of_kind(kind).filter(|object| only.selects(object)) {
             sender.send(Event::Object(object.clone()));
         }
         sender.send(Event::InSync);
-        contents.watchers.push((kind, sender));
+        contents.watchers.push(Watcher { kind, only, sender });
         stream.keeping(self.clone())
     }
 }

@@ -84,7 +84,7 @@ impl Queue {
             }
             Event::InSync => self.in_sync = true,
             Event::Lost(_) => {}
-            Event::Object(object) => self.supersede(object.name().to_owned()),
+            Event::Object(object) => self.supersede(object.key()),
             Event::Invalid(invalid) => self.supersede(invalid.name.clone()),
             Event::Deleted(name) => self.supersede(name.clone()),
         }

@@ -4,12 +4,11 @@
 //! is a node's word about what it wants, and only a confirmed one may influence routing. Whatever point a claim or a
 //! release was stopped at, [`Claimant::mend`] goes on from what is stored.
 
-use data_encoding::BASE32_NOPAD;
 use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
-use manx_model::{AffinitySpec, AffinityState, Invalid, Kind, NodeName, Object, affinity_name, cidr_name};
-use sha3::{Digest, Sha3_256};
-use std::collections::BTreeMap;
+use manx_model::{
+    AffinitySpec, AffinityState, Invalid, Kind, NodeName, Object, affinity_labels, affinity_name, cidr_name,
+};
 use std::time::SystemTime;
 
 use crate::block::{self, Block, owner};
@@ -175,7 +174,7 @@ impl Claimant<'_> {
             rest: Default::default(),
         };
         let mut object = Object::new(Kind::BlockAffinity, affinity_name(self.node, cidr), &spec);
-        object.metadata.labels = labels(self.node, cidr);
+        object.metadata.labels = affinity_labels(self.node, cidr);
         object
     }
 
@@ -183,7 +182,7 @@ impl Claimant<'_> {
         let mut spec: AffinitySpec = affinity.spec()?;
         spec.state = state;
         let mut affinity = affinity.with_spec(&spec);
-        affinity.metadata.labels.extend(labels(self.node, spec.cidr));
+        affinity.metadata.labels.extend(affinity_labels(self.node, spec.cidr));
         Ok(self.store.update(affinity).await?)
     }
 
@@ -191,7 +190,7 @@ impl Claimant<'_> {
     async fn stamp_labels(self, mut affinity: Object) -> Result<(), Error> {
         let spec: AffinitySpec = affinity.spec()?;
         let before = affinity.metadata.labels.clone();
-        affinity.metadata.labels.extend(labels(self.node, spec.cidr));
+        affinity.metadata.labels.extend(affinity_labels(self.node, spec.cidr));
         if affinity.metadata.labels != before {
             self.store.update(affinity).await?;
         }
@@ -252,35 +251,6 @@ pub(crate) async fn delete_in_two_steps(
     }
 }
 
-/// The labels by which Calico (3.31 and later) finds a node's affinities.
-fn labels(node: &NodeName, cidr: IpNet) -> BTreeMap<String, String> {
-    let hash = BASE32_NOPAD.encode(&Sha3_256::digest(node.as_str().as_bytes()));
-    let version = if cidr.addr().is_ipv4() { "4" } else { "6" };
-    [("hostname-hash", hash.as_str()), ("affinity-type", "host"), ("ip-version", version)]
-        .map(|(key, value)| (format!("projectcalico.org/{key}"), value.to_owned()))
-        .into()
-}
-
 fn gone(cidr: IpNet) -> Error {
     StoreError::Gone { kind: Kind::IPAMBlock, name: cidr_name(cidr) }.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_affinity_has_the_labels_by_which_calico_finds_it() {
-        let labels = labels(&"node1".parse().unwrap(), "10.0.0.0/26".parse().unwrap());
-        let labels: Vec<(&str, &str)> =
-            labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        assert_eq!(
-            labels,
-            [
-                ("projectcalico.org/affinity-type", "host"),
-                ("projectcalico.org/hostname-hash", "7DS2CCNJGGLTHBDQLLFO6SX24SY2YDDEG3W2VN556FA2W4DLLV5A"),
-                ("projectcalico.org/ip-version", "4"),
-            ]
-        );
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use manx_datastore::Datastore;
+use manx_datastore::{Datastore, Only};
 use manx_model::{BlockSpec, IpPool, IpamConfigSpec, Kind};
 
 use crate::affinity::{Claimant, Mended, bump};
@@ -177,7 +177,7 @@ impl Allocator {
     /// One list of all blocks, those that cannot be read included: their addresses may be in use.
     async fn taken(&self, store: &dyn Datastore) -> Result<Taken, Error> {
         let mut taken = Taken::default();
-        for listed in store.list(Kind::IPAMBlock).await? {
+        for listed in store.list(Kind::IPAMBlock, &Only::All).await? {
             match listed.and_then(|object| Ok((object.spec::<BlockSpec>()?, object))) {
                 Ok((spec, _)) if spec.deleted => {}
                 Ok((spec, object)) => {

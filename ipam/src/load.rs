@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use manx_datastore::{Datastore, Error as StoreError};
+use manx_datastore::{Datastore, Error as StoreError, Only};
 use manx_model::{AffinitySpec, AffinityState, Invalid, Kind};
 
 use crate::affinity::{Claimant, Mended};
@@ -93,7 +93,7 @@ impl Allocator {
         refused: &mut Vec<Invalid>,
     ) -> Result<BTreeMap<IpNet, Affinity>, Error> {
         let mut own = BTreeMap::new();
-        for listed in store.list(Kind::BlockAffinity).await? {
+        for listed in store.list(Kind::BlockAffinity, &Only::All).await? {
             let read = listed.and_then(|object| Ok((object.spec::<AffinitySpec>()?, object)));
             match read {
                 Ok((spec, object)) if spec.node == self.node && spec.kind.as_deref() != Some("virtual") => {
@@ -115,7 +115,7 @@ impl Allocator {
     ) -> Result<BTreeMap<IpNet, Block>, Error> {
         let claimant = Claimant { store, node: &self.node, now: SystemTime::UNIX_EPOCH };
         let mut own = BTreeMap::new();
-        for listed in store.list(Kind::IPAMBlock).await? {
+        for listed in store.list(Kind::IPAMBlock, &Only::All).await? {
             match listed.and_then(Block::read) {
                 Ok(Some(block)) if claimant.owns(&block) => {
                     own.insert(block.spec.cidr, block);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures::future::join_all;
 use ipnet::IpNet;
-use manx_datastore::{Datastore, Error as StoreError};
+use manx_datastore::{Datastore, Error as StoreError, Only};
 use manx_model::{AllocationAttribute, HandleSpec, IpamConfigSpec, Kind};
 
 use crate::affinity::{bump, read_block};
@@ -191,7 +191,7 @@ impl Allocator {
 
     async fn sweep_handles(&mut self, store: &dyn Datastore) -> Result<Vec<String>, Error> {
         let mut dangling: BTreeMap<IpNet, Vec<Handle>> = BTreeMap::new();
-        for object in store.list(Kind::IPAMHandle).await?.into_iter().flatten() {
+        for object in store.list(Kind::IPAMHandle, &Only::All).await?.into_iter().flatten() {
             let Ok(spec) = object.spec::<HandleSpec>() else { continue };
             let name = object.name().to_owned();
             if spec.deleted {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use manx_datastore::testing::{Faults, Faulty};
-use manx_datastore::{Datastore, Memory};
+use manx_datastore::{Datastore, Memory, Only};
 use manx_model::{
     AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpPool, IpamConfigSpec,
     IpipMode, Kind, NodeName, Object,
@@ -77,7 +77,7 @@ async fn sweep_all_but(
 }
 
 fn specs<S: serde::de::DeserializeOwned>(store: &Store, kind: Kind) -> Vec<S> {
-    let listed = block_on(store.list(kind)).unwrap();
+    let listed = block_on(store.list(kind, &Only::All)).unwrap();
     listed.into_iter().map(|object| object.unwrap().spec().unwrap()).collect()
 }
 

@@ -6,6 +6,7 @@
 //! made from objects by conversions whose [`Invalid`] names the object, the field and what is allowed.
 
 mod block;
+mod kind;
 mod names;
 mod node;
 mod object;
@@ -15,8 +16,12 @@ mod pool;
 pub use block::{
     AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpamConfigSpec, TUNNEL_IPIP,
 };
-pub use names::{affinity_name, check_name, cidr_name, tunnel_handle, veth_name};
+pub use kind::Kind;
+pub use names::{
+    HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
+    tunnel_handle, veth_name,
+};
 pub use node::{InterfaceAddress, Node, NodeName, annotation};
-pub use object::{Invalid, Kind, Metadata, Object};
+pub use object::{Invalid, Metadata, Object};
 pub use peer::{Asn, BgpConfigurationSpec, BgpPeerSpec};
 pub use pool::{DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr};

@@ -1,9 +1,12 @@
 //! Names that Calico's users and tools expect, down to the last character.
 
+use std::collections::BTreeMap;
+
+use data_encoding::BASE32_NOPAD;
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use crate::NodeName;
+use crate::{Kind, NodeName};
 
 /// `10.244.1.0/26` as a name: `10-244-1-0-26`. The name of an IPAMBlock.
 pub fn cidr_name(cidr: IpNet) -> String {
@@ -24,6 +27,24 @@ pub fn affinity_name(node: &NodeName, cidr: IpNet) -> String {
     format!("{host}-{cidr}-{}", hex(&hash, 11))
 }
 
+/// The labels by which Calico (3.31 and later) finds a node's affinities: without them it does not see one.
+pub fn affinity_labels(node: &NodeName, cidr: IpNet) -> BTreeMap<String, String> {
+    let version = if cidr.addr().is_ipv4() { "4" } else { "6" };
+    BTreeMap::from([
+        (HOSTNAME_HASH.to_owned(), hostname_hash(node)),
+        ("projectcalico.org/affinity-type".to_owned(), "host".to_owned()),
+        ("projectcalico.org/ip-version".to_owned(), version.to_owned()),
+    ])
+}
+
+/// The label that holds [`hostname_hash`].
+pub const HOSTNAME_HASH: &str = "projectcalico.org/hostname-hash";
+
+/// A node's name as a label can hold it, however long it is: base32 (RFC 4648, no padding) of its SHA3-256.
+pub fn hostname_hash(node: &NodeName) -> String {
+    BASE32_NOPAD.encode(&sha3::Sha3_256::digest(node.as_str().as_bytes()))
+}
+
 /// Whether Kubernetes takes `name` as the name of an object: a DNS-1123 subdomain.
 ///
 /// # Errors
@@ -40,6 +61,26 @@ pub fn check_name(name: &str) -> Result<(), String> {
              each part between dots beginning and ending with a letter or digit"
         )),
     }
+}
+
+/// Whether `key` can be that of an object of `kind`: its name, or `namespace/name` where the kind lives in namespaces.
+///
+/// # Errors
+/// The field of the metadata that is wrong, and a sentence that says what it must look like.
+pub fn check_key(kind: Kind, key: &str) -> Result<(), (&'static str, String)> {
+    let in_name = |reason| ("metadata.name", reason);
+    if !kind.is_namespaced() {
+        return check_name(key).map_err(in_name);
+    }
+    let Some((namespace, name)) = key.split_once('/') else {
+        return Err(("metadata.namespace", format!("is missing; a {kind} lives in a namespace")));
+    };
+    let is_label = namespace.len() <= 63 && !namespace.contains('.') && check_name(namespace).is_ok();
+    if !is_label {
+        let reason = format!("{namespace:?} is no namespace: at most 63 characters of a-z, 0-9 and '-'");
+        return Err(("metadata.namespace", reason));
+    }
+    check_name(name).map_err(in_name)
 }
 
 /// The host's end of a pod's veth: `cali` (or another prefix) and the first 11 hex digits of sha1(`namespace.pod`).
@@ -79,6 +120,21 @@ mod tests {
     }
 
     #[test]
+    fn an_affinity_has_the_labels_by_which_calico_finds_it() {
+        let labels = affinity_labels(&"node1".parse().unwrap(), "10.0.0.0/26".parse().unwrap());
+        let labels: Vec<(&str, &str)> =
+            labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(
+            labels,
+            [
+                ("projectcalico.org/affinity-type", "host"),
+                ("projectcalico.org/hostname-hash", "7DS2CCNJGGLTHBDQLLFO6SX24SY2YDDEG3W2VN556FA2W4DLLV5A"),
+                ("projectcalico.org/ip-version", "4"),
+            ]
+        );
+    }
+
+    #[test]
     fn a_name_is_what_kubernetes_takes_for_one() {
         for good in ["n1", "a.b-c.d", "10-244-1-0-26", "fd80-24e2---122", "k8s-pod-network.0123abcd"] {
             assert_eq!(check_name(good), Ok(()), "{good}");
@@ -86,6 +142,20 @@ mod tests {
         let long = "a".repeat(254);
         for bad in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a.", "a/b", "..", "a\n", "\u{e9}", &long] {
             assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_a_namespace_exactly_where_the_kind_lives_in_one() {
+        for (kind, key, wrong) in [
+            (Kind::Pod, "kube-system/dns-0", None),
+            (Kind::Pod, "dns-0", Some("metadata.namespace")),
+            (Kind::Pod, "a.b/dns-0", Some("metadata.namespace")),
+            (Kind::Pod, "a/b/c", Some("metadata.name")),
+            (Kind::Node, "n1.example", None),
+            (Kind::Node, "a/n1", Some("metadata.name")),
+        ] {
+            assert_eq!(check_key(kind, key).err().map(|(field, _)| field), wrong, "{kind} {key}");
         }
     }
 

@@ -7,82 +7,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The kinds that Manx stores, watches or both. Calico's names (`crd.projectcalico.org/v1`), and the core Node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[allow(missing_docs, clippy::upper_case_acronyms, reason = "the variants are the kinds' own names")]
-pub enum Kind {
-    Node,
-    IPPool,
-    IPAMBlock,
-    BlockAffinity,
-    IPAMHandle,
-    IPAMConfig,
-    BGPConfiguration,
-    BGPPeer,
-}
-
-impl Kind {
-    /// Every kind, in the order in which a datastore lists them.
-    pub const ALL: [Self; 8] = [
-        Self::Node,
-        Self::IPPool,
-        Self::IPAMBlock,
-        Self::BlockAffinity,
-        Self::IPAMHandle,
-        Self::IPAMConfig,
-        Self::BGPConfiguration,
-        Self::BGPPeer,
-    ];
-
-    /// `apiVersion` of this kind.
-    pub const fn api_version(self) -> &'static str {
-        match self {
-            Self::Node => "v1",
-            _ => "crd.projectcalico.org/v1",
-        }
-    }
-
-    /// The value of `kind`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Node => "Node",
-            Self::IPPool => "IPPool",
-            Self::IPAMBlock => "IPAMBlock",
-            Self::BlockAffinity => "BlockAffinity",
-            Self::IPAMHandle => "IPAMHandle",
-            Self::IPAMConfig => "IPAMConfig",
-            Self::BGPConfiguration => "BGPConfiguration",
-            Self::BGPPeer => "BGPPeer",
-        }
-    }
-
-    /// The plural by which the API server and `kubectl` know this kind; also its directory in the `file` datastore.
-    pub const fn plural(self) -> &'static str {
-        match self {
-            Self::Node => "nodes",
-            Self::IPPool => "ippools",
-            Self::IPAMBlock => "ipamblocks",
-            Self::BlockAffinity => "blockaffinities",
-            Self::IPAMHandle => "ipamhandles",
-            Self::IPAMConfig => "ipamconfigs",
-            Self::BGPConfiguration => "bgpconfigurations",
-            Self::BGPPeer => "bgppeers",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::Kind;
 
 /// The part of Kubernetes' ObjectMeta that we act on; the rest is kept in `rest`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// Unique within a kind. A DNS-1123 subdomain: at most 253 characters of `a-z`, `0-9`, `-` and `.`.
+    /// Unique within a kind and namespace. A DNS-1123 subdomain: at most 253 characters of `a-z`, `0-9`, `-` and `.`.
     pub name: String,
+    /// The namespace, of kinds that live in one. A DNS-1123 label: at most 63 characters of `a-z`, `0-9` and `-`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// The version that a compare-and-swap compares: opaque, set by the datastore. `None` on an object not yet stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
@@ -120,9 +55,29 @@ impl Object {
         Self { kind, metadata, spec: to_value(spec), rest: Map::new() }
     }
 
+    /// A new object in a namespace, not stored yet.
+    pub fn new_in(
+        kind: Kind,
+        namespace: impl Into<String>,
+        name: impl Into<String>,
+        spec: &impl Serialize,
+    ) -> Self {
+        let mut object = Self::new(kind, name, spec);
+        object.metadata.namespace = Some(namespace.into());
+        object
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.metadata.name
+    }
+
+    /// By which a datastore finds it among those of its kind: its name, or `namespace/name`.
+    pub fn key(&self) -> String {
+        match &self.metadata.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.metadata.name),
+            None => self.metadata.name.clone(),
+        }
     }
 
     /// Its spec as the type `S`.
@@ -142,12 +97,7 @@ impl Object {
 
     /// An [`Invalid`] that names this object.
     pub fn invalid(&self, field: impl Into<String>, reason: impl fmt::Display) -> Invalid {
-        Invalid {
-            kind: self.kind,
-            name: self.name().to_owned(),
-            field: field.into(),
-            reason: reason.to_string(),
-        }
+        Invalid { kind: self.kind, name: self.key(), field: field.into(), reason: reason.to_string() }
     }
 
     /// The whole object as JSON (or, by way of a YAML writer, as a manifest).
@@ -173,7 +123,7 @@ impl Object {
                 "is not a mapping with apiVersion, kind, metadata and spec, as a {expected} must be"
             ));
         };
-        expect_field(&mut whole, "apiVersion", expected.api_version())?;
+        expect_field(&mut whole, "apiVersion", &expected.api_version())?;
         expect_field(&mut whole, "kind", expected.as_str())?;
         let metadata = whole.remove("metadata").unwrap_or(Value::Null);
         let metadata: Metadata =
@@ -202,7 +152,7 @@ fn to_value(value: &impl Serialize) -> Value {
 pub struct Invalid {
     /// The kind of the object.
     pub kind: Kind,
-    /// Its name.
+    /// Its key: the name, or `namespace/name`.
     pub name: String,
     /// The path of the field, from the top of the object, as in `spec.ipipMode`.
     pub field: String,

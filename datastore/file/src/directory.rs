@@ -10,7 +10,7 @@
 //! directory is not flushed, since what an acknowledged write promised to a pod ends with the machine as well.
 //! Flushing, which is slow, happens outside of the lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use manx_datastore::{Error, check_storable};
+use manx_datastore::{Error, Only, annotated, check_storable};
 use manx_model::{Invalid, Kind, Object};
 
 use crate::identity::{hash, identify};
@@ -59,6 +59,15 @@ impl Entry {
     pub(crate) fn may_be_half_written(&self) -> bool {
         let age = SystemTime::now().duration_since(self.written).unwrap_or_default();
         self.object.is_err() && age < SETTLE
+    }
+
+    /// Whether somebody who wants `only` is told: what cannot be read might be anything.
+    pub(crate) fn concerns(&self, only: &Only) -> bool {
+        match (&self.object, only) {
+            (Ok(object), only) => only.selects(object),
+            (Err(invalid), Only::Key(key)) => *key == invalid.name,
+            (Err(_), _) => true,
+        }
     }
 }
 
@@ -112,15 +121,15 @@ impl Directory {
         self.root.join(kind.plural())
     }
 
-    /// The object of this name; `None` where there is none.
-    pub(crate) fn get(&self, kind: Kind, name: &str) -> Result<Option<Arc<Entry>>, Error> {
-        match manx_model::check_name(name).is_ok() && name.len() <= MAX_NAME {
-            true => self.read(kind, &file_name(name)),
+    /// The object of this key; `None` where there is none.
+    pub(crate) fn get(&self, kind: Kind, key: &str) -> Result<Option<Arc<Entry>>, Error> {
+        match manx_model::check_key(kind, key).is_ok() && key.len() <= MAX_NAME {
+            true => self.read(kind, &file_name(key)),
             false => Ok(None),
         }
     }
 
-    /// All manifests of a kind, by name.
+    /// All manifests of a kind, by key.
     pub(crate) fn list(&self, kind: Kind) -> Result<Vec<Arc<Entry>>, Error> {
         self.lock.check()?;
         let path = self.path(kind);
@@ -131,7 +140,7 @@ impl Directory {
                 entries.extend(self.read(kind, file)?);
             }
         }
-        entries.sort_by(|a, b| object_name(&a.file).cmp(object_name(&b.file)));
+        entries.sort_by_key(|entry| object_key(&entry.file));
         let listed = |file: &Path| entries.iter().any(|entry| path.join(&entry.file) == file);
         let mut cache = self.cache();
         if cache.keys().filter(|file| file.parent() == Some(&path)).count() > entries.len() {
@@ -192,27 +201,24 @@ impl Directory {
         size: u64,
         bytes: &[u8],
     ) -> Result<Object, Invalid> {
-        let name = object_name(file);
-        let refuse = |reason: String| Invalid {
-            kind,
-            name: name.to_owned(),
-            field: path.display().to_string(),
-            reason,
-        };
+        let key = object_key(file);
+        let refuse =
+            |reason: String| Invalid { kind, name: key.clone(), field: path.display().to_string(), reason };
         if size > MAX_SIZE {
             return Err(refuse(format!("has {size} bytes; more than {MAX_SIZE} are not read")));
         }
         if !file.ends_with(".yaml") {
             return Err(refuse("is not read: the name of a manifest ends in .yaml".into()));
         }
-        manx_model::check_name(name).map_err(|reason| refuse(format!("the file's name: {reason}")))?;
-        yaml::parse(kind, name, path, bytes)
+        manx_model::check_key(kind, &key)
+            .map_err(|(field, reason)| refuse(wrong_file_name(field, &reason)))?;
+        yaml::parse(kind, &key, path, bytes)
     }
 
     /// Stores a new object.
     pub(crate) fn create(&self, mut object: Object) -> Result<Object, Error> {
         check_storable(&object)?;
-        if object.name().len() > MAX_NAME {
+        if object.key().len() > MAX_NAME {
             let reason = format!("longer than {MAX_NAME} characters, which is what a file's name can hold");
             return Err(object.invalid("metadata.name", reason).into());
         }
@@ -238,6 +244,22 @@ impl Directory {
         prepared.put_over(&path)
     }
 
+    /// Other annotations, whoever writes the rest.
+    pub(crate) fn annotate(
+        &self,
+        object: &Object,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<Object, Error> {
+        loop {
+            let changed = annotated(self.current(object)?, object, annotations)?;
+            match self.update(changed) {
+                // Somebody wrote the rest in between, which is not what is compared here.
+                Err(Error::Conflict { .. }) => {}
+                ended => return ended,
+            }
+        }
+    }
+
     /// Deletes this very version.
     pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
         let _lock = self.lock.take()?;
@@ -249,11 +271,16 @@ impl Directory {
         }
     }
 
-    /// The stored object, if it is the version that `object` is. Reads the file, whatever the cache says.
-    fn compare(&self, object: &Object) -> Result<Object, Error> {
+    /// The object as it is stored. Reads the file, whatever the cache says.
+    fn current(&self, object: &Object) -> Result<Object, Error> {
         check_storable(object)?;
-        let entry = self.read_anew(object.kind, &file_name(object.name()), &self.manifest(object))?;
-        let current = entry.ok_or_else(|| Error::gone(object))?.object.clone()?;
+        let entry = self.read_anew(object.kind, &file_name(&object.key()), &self.manifest(object))?;
+        Ok(entry.ok_or_else(|| Error::gone(object))?.object.clone()?)
+    }
+
+    /// The stored object, if it is the version that `object` is.
+    fn compare(&self, object: &Object) -> Result<Object, Error> {
+        let current = self.current(object)?;
         match current.metadata.resource_version == object.metadata.resource_version {
             true => Ok(current),
             false => Err(Error::conflict(object)),
@@ -266,7 +293,7 @@ impl Directory {
     }
 
     fn manifest(&self, object: &Object) -> PathBuf {
-        self.path(object.kind).join(file_name(object.name()))
+        self.path(object.kind).join(file_name(&object.key()))
     }
 
     fn sweep(&self, kind: Kind) -> Result<(), Error> {
@@ -300,13 +327,24 @@ impl Stamp {
     }
 }
 
-fn file_name(name: &str) -> String {
-    format!("{name}.yaml")
+/// Between namespace and name in a file's name; neither can hold it.
+const SEPARATOR: &str = "_";
+
+/// The file of an object: `name.yaml`, or `namespace_name.yaml`.
+fn file_name(key: &str) -> String {
+    format!("{}.yaml", key.replacen('/', SEPARATOR, 1))
 }
 
-/// The name of the object in a file; the file's whole name where it cannot be one.
-pub(crate) fn object_name(file: &str) -> &str {
-    file.strip_suffix(".yaml").unwrap_or(file)
+/// The key of the object in a file; the file's whole name where it cannot be one.
+pub(crate) fn object_key(file: &str) -> String {
+    file.strip_suffix(".yaml").unwrap_or(file).replacen(SEPARATOR, "/", 1)
+}
+
+fn wrong_file_name(field: &str, reason: &str) -> String {
+    match field {
+        "metadata.namespace" => format!("the file's name, which is NAMESPACE_NAME.yaml: {reason}"),
+        _ => format!("the file's name: {reason}"),
+    }
 }
 
 /// What a person may have meant as an object. Hidden files and an editor's backups are not.

@@ -10,13 +10,14 @@ mod replace;
 mod watch;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use manx_datastore::{Datastore, Error, Event, Listed, queue};
+use manx_datastore::{Datastore, Error, Event, Listed, Only, queue};
 use manx_model::{Kind, Object};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -83,16 +84,17 @@ impl FileStore {
 
 #[async_trait]
 impl Datastore for FileStore {
-    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error> {
-        match settled(&self.directory, kind, Some(name.to_owned())).await?.pop() {
+    async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error> {
+        match settled(&self.directory, kind, Some(key.to_owned())).await?.pop() {
             Some(entry) => Ok(Some(entry.object.clone()?)),
             None => Ok(None),
         }
     }
 
-    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
+    async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error> {
         let entries = settled(&self.directory, kind, None).await?;
-        Ok(entries.iter().map(|entry| entry.object.clone()).collect())
+        let selected = entries.iter().filter(|entry| entry.concerns(only));
+        Ok(selected.map(|entry| entry.object.clone()).collect())
     }
 
     async fn create(&self, object: Object) -> Result<Object, Error> {
@@ -108,10 +110,19 @@ impl Datastore for FileStore {
         self.write(move |directory| directory.delete(&object)).await
     }
 
-    fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
+    async fn annotate(
+        &self,
+        object: &Object,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<Object, Error> {
+        let (object, annotations) = (object.clone(), annotations.clone());
+        self.write(move |directory| directory.annotate(&object, &annotations)).await
+    }
+
+    fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event> {
         let (sender, stream) = queue();
         // Fails only while the runtime is shut down, when nobody reads the stream.
-        let _ = self.watches.send(Registration { kind, sender });
+        let _ = self.watches.send(Registration { kind, only, sender });
         // The watcher runs for as long as anybody has the store.
         stream.keeping(self.clone())
     }
@@ -121,13 +132,13 @@ impl Datastore for FileStore {
 pub(crate) async fn settled(
     directory: &Arc<Directory>,
     kind: Kind,
-    name: Option<String>,
+    key: Option<String>,
 ) -> Result<Vec<Arc<Entry>>, Error> {
     let mut looks = SETTLE.as_millis() / LOOK_AGAIN.as_millis();
     loop {
-        let (directory, name) = (Arc::clone(directory), name.clone());
-        let entries = blocking(move || match name {
-            Some(name) => directory.get(kind, &name).map(Vec::from_iter),
+        let (directory, key) = (Arc::clone(directory), key.clone());
+        let entries = blocking(move || match key {
+            Some(key) => directory.get(kind, &key).map(Vec::from_iter),
             None => directory.list(kind),
         })
         .await??;

@@ -46,7 +46,7 @@ impl Prepared {
 
     /// The object as it would be at version `expected`, for a comparison.
     pub(crate) fn object_at(&self, expected: Option<String>) -> Object {
-        let mut object = Object::new(self.object.kind, self.object.name(), &());
+        let mut object = self.object.clone();
         object.metadata.resource_version = expected;
         object
     }

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use futures::StreamExt;
+use manx_datastore::Only;
 use manx_datastore::testing::contract;
 use serde_json::json;
 use tempfile::TempDir;
@@ -42,7 +43,7 @@ async fn the_store_in_files_keeps_the_contract_on_several_threads() {
 #[tokio::test]
 async fn a_second_agent_sees_what_the_first_writes() {
     let (_directory, first, second) = two_stores().await;
-    let mut watch = second.watch(Kind::IPPool);
+    let mut watch = second.watch(Kind::IPPool, Only::All);
     assert_eq!(watch.next().await, Some(Event::Init));
     assert_eq!(watch.next().await, Some(Event::InSync));
     let stored = first.create(pool("p", "10.0.0.0/16")).await.unwrap();
@@ -91,7 +92,7 @@ async fn what_is_no_directory_is_named() {
 async fn a_directory_that_goes_away_deletes_nothing_and_comes_back() {
     let (directory, store, _) = two_stores().await;
     let stored = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
-    let mut watch = store.watch(Kind::IPPool);
+    let mut watch = store.watch(Kind::IPPool, Only::All);
     for _ in 0..3 {
         watch.next().await;
     }
@@ -100,7 +101,7 @@ async fn a_directory_that_goes_away_deletes_nothing_and_comes_back() {
     fs::rename(here, &there).unwrap();
     assert!(matches!(watch.next().await, Some(Event::Lost(_))));
     assert!(matches!(store.get(Kind::IPPool, "p").await, Err(Error::Unavailable(_))));
-    assert!(matches!(store.list(Kind::IPPool).await, Err(Error::Unavailable(_))));
+    assert!(matches!(store.list(Kind::IPPool, &Only::All).await, Err(Error::Unavailable(_))));
     assert!(matches!(store.create(pool("q", "10.0.0.0/16")).await, Err(Error::Unavailable(_))));
     fs::create_dir(here).unwrap();
     assert!(matches!(store.get(Kind::IPPool, "p").await, Err(Error::Unavailable(_))));
@@ -138,7 +139,7 @@ async fn a_file_that_has_not_changed_is_not_read_again() {
 async fn a_removed_directory_of_a_kind_is_made_again_and_its_objects_are_deleted() {
     let (directory, store, _) = two_stores().await;
     store.create(pool("p", "10.0.0.0/16")).await.unwrap();
-    let mut watch = store.watch(Kind::IPPool);
+    let mut watch = store.watch(Kind::IPPool, Only::All);
     while watch.next().await != Some(Event::InSync) {}
     fs::remove_dir_all(directory.path().join("ippools")).unwrap();
     assert_eq!(watch.next().await, Some(Event::Deleted("p".into())));

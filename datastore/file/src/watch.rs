@@ -12,14 +12,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_datastore::{Error, Event, EventSender};
+use manx_datastore::{Error, Event, EventSender, Only};
 use manx_model::Kind;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
-use crate::directory::{Directory, Entry, is_manifest, object_name};
+use crate::directory::{Directory, Entry, is_manifest, object_key};
 use crate::{blocking, settled};
 
 /// How often a directory that has gone is looked for.
@@ -29,6 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) kind: Kind,
+    pub(crate) only: Only,
     pub(crate) sender: EventSender,
 }
 
@@ -46,8 +47,16 @@ pub(crate) struct Watcher {
 /// Who watches a kind, and what they were told: the hash of each file.
 #[derive(Debug, Default)]
 struct Watched {
-    senders: Vec<EventSender>,
+    readers: Vec<Reader>,
     told: BTreeMap<String, String>,
+}
+
+/// Somebody who watches, and what he knows of.
+#[derive(Debug)]
+struct Reader {
+    only: Only,
+    sender: EventSender,
+    known: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -105,7 +114,7 @@ impl Watcher {
                 let lost = Event::Lost(error.to_string());
                 self.watched.values_mut().for_each(|watched| {
                     watched.told.clear();
-                    watched.tell(&lost);
+                    watched.readers.retain(|reader| reader.sender.send(lost.clone()));
                 });
             }
         }
@@ -117,27 +126,28 @@ impl Watcher {
         for (kind, watched) in &mut self.watched {
             let entries = settled(&self.directory, *kind, None).await?;
             watched.told = entries.iter().map(|entry| (entry.file.clone(), entry.hash.clone())).collect();
-            watched.senders.retain(|sender| tell_all(sender, &entries));
+            watched.readers.retain_mut(|reader| reader.tell_all(&entries));
         }
         Ok(inotify)
     }
 
-    async fn register(&mut self, Registration { kind, sender }: Registration) {
+    async fn register(&mut self, Registration { kind, only, sender }: Registration) {
+        let mut reader = Reader { only, sender, known: BTreeSet::new() };
         if self.inotify.is_some() {
             match settled(&self.directory, kind, None).await {
                 Ok(entries) => {
                     let watched = self.watched.entry(kind).or_default();
                     watched.compare(&entries);
-                    tell_all(&sender, &entries);
+                    reader.tell_all(&entries);
                 }
                 Err(_) => self.inotify = None,
             }
         }
         // One that comes while the store is lost is told now, and one for whom it is lost, with all others.
         if self.lost {
-            sender.send(Event::Lost("the directory cannot be read at the moment".into()));
+            reader.sender.send(Event::Lost("the directory cannot be read at the moment".into()));
         }
-        self.watched.entry(kind).or_default().senders.push(sender);
+        self.watched.entry(kind).or_default().readers.push(reader);
     }
 
     async fn look(&mut self, changes: Changes) -> Result<(), Error> {
@@ -175,27 +185,46 @@ impl Watched {
     fn compare_one(&mut self, entry: &Entry) {
         if self.told.get(&entry.file) != Some(&entry.hash) {
             self.told.insert(entry.file.clone(), entry.hash.clone());
-            self.tell(&event(entry));
+            self.readers.retain_mut(|reader| reader.tell(entry));
         }
     }
 
     fn deleted(&mut self, file: &str) {
         if self.told.remove(file).is_some() {
-            self.tell(&Event::Deleted(object_name(file).to_owned()));
+            let key = object_key(file);
+            self.readers.retain_mut(|reader| reader.deleted(&key));
         }
-    }
-
-    fn tell(&mut self, event: &Event) {
-        self.senders.retain(|sender| sender.send(event.clone()));
     }
 }
 
-fn tell_all(sender: &EventSender, entries: &[Arc<Entry>]) -> bool {
-    sender.send(Event::Init);
-    for entry in entries {
-        sender.send(event(entry));
+/// Each answers `false` when the reader is gone.
+impl Reader {
+    fn tell_all(&mut self, entries: &[Arc<Entry>]) -> bool {
+        self.known.clear();
+        self.sender.send(Event::Init);
+        for entry in entries {
+            self.tell(entry);
+        }
+        self.sender.send(Event::InSync)
     }
-    sender.send(Event::InSync)
+
+    fn tell(&mut self, entry: &Entry) -> bool {
+        let key = object_key(&entry.file);
+        match entry.concerns(&self.only) {
+            true => {
+                self.known.insert(key);
+                self.sender.send(event(entry))
+            }
+            false => self.deleted(&key),
+        }
+    }
+
+    fn deleted(&mut self, key: &str) -> bool {
+        match self.known.remove(key) {
+            true => self.sender.send(Event::Deleted(key.to_owned())),
+            false => !self.sender.is_closed(),
+        }
+    }
 }
 
 fn event(entry: &Entry) -> Event {

@@ -11,11 +11,11 @@ pub(crate) fn render(object: &Object) -> Result<String, String> {
     serde_saphyr::to_string_with_options(&object.to_value(), options).map_err(|error| error.to_string())
 }
 
-/// Reads the manifest of the `kind` called `name`; an error names the file, and the line where that is known.
-pub(crate) fn parse(kind: Kind, name: &str, path: &Path, bytes: &[u8]) -> Result<Object, Invalid> {
+/// Reads the manifest of the `kind` with this key; an error names the file, and the line where that is known.
+pub(crate) fn parse(kind: Kind, key: &str, path: &Path, bytes: &[u8]) -> Result<Object, Invalid> {
     let refuse = |line: Option<u64>, reason: String| {
         let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
-        Invalid { kind, name: name.to_owned(), field: format!("{}{line}", path.display()), reason }
+        Invalid { kind, name: key.to_owned(), field: format!("{}{line}", path.display()), reason }
     };
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -36,12 +36,12 @@ pub(crate) fn parse(kind: Kind, name: &str, path: &Path, bytes: &[u8]) -> Result
             ["apiVersion", "kind"].into_iter().find(|field| reason.starts_with(&format!("{field} is")));
         refuse(field.and_then(|field| line_of(text, field)), reason)
     })?;
-    match object.name() == name {
+    match object.key() == key {
         true => Ok(object),
         false => {
             let reason = format!(
-                "metadata.name is {:?}, and the file's name says {name:?}; rename one of the two",
-                object.name()
+                "metadata.name is {:?}, and the file's name says {key:?}; rename one of the two",
+                object.key()
             );
             Err(refuse(line_of(text, "name"), reason))
         }
@@ -51,7 +51,7 @@ pub(crate) fn parse(kind: Kind, name: &str, path: &Path, bytes: &[u8]) -> Result
 /// YAML reads `port: 80` as a number, and Kubernetes wants text in metadata. `Err` has the key and the whole story.
 fn check_strings(value: &Value) -> Result<(), (String, String)> {
     let Some(metadata) = value.get("metadata").and_then(Value::as_object) else { return Ok(()) };
-    for key in ["name", "resourceVersion", "uid"] {
+    for key in ["name", "namespace", "resourceVersion", "uid"] {
         if let Some(value) = metadata.get(key) {
             check_string("metadata", key, value)?;
         }

@@ -3,10 +3,10 @@
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
-use manx_model::{Kind, Object};
+use manx_model::{Kind, NodeName, Object, affinity_labels, affinity_name};
 use serde_json::json;
 
-use crate::{Datastore, Error, Event};
+use crate::{Datastore, Error, Event, Only};
 
 /// Runs the contract against an empty store, and leaves it empty. Panics where the contract is broken.
 pub async fn contract(store: &dyn Datastore) {
@@ -14,9 +14,12 @@ pub async fn contract(store: &dyn Datastore) {
     a_round_trip_loses_nothing(store).await;
     bad_names_are_refused(store).await;
     a_watch_tells_all_and_then_each_change(store).await;
+    namespaces_keep_names_apart(store).await;
+    annotations_of_others_are_set_without_touching_the_rest(store).await;
+    a_node_is_told_only_what_concerns_it(store).await;
     concurrent_writers_lose_no_write(store).await;
     for kind in Kind::ALL {
-        assert_eq!(store.list(kind).await, Ok(Vec::new()), "the contract leaves nothing behind");
+        assert_eq!(store.list(kind, &Only::All).await, Ok(Vec::new()), "the contract leaves nothing behind");
     }
 }
 
@@ -52,7 +55,7 @@ async fn compare_and_swap(store: &dyn Datastore) {
 
     let listed = [create(store, pool("b", "10.3.0.0/16")).await, second.clone()];
     assert_eq!(
-        store.list(Kind::IPPool).await,
+        store.list(Kind::IPPool, &Only::All).await,
         Ok(vec![Ok(listed[1].clone()), Ok(listed[0].clone())]),
         "by name"
     );
@@ -106,7 +109,7 @@ async fn bad_names_are_refused(store: &dyn Datastore) {
 async fn a_watch_tells_all_and_then_each_change(store: &dyn Datastore) {
     let a = create(store, pool("a", "10.0.0.0/16")).await;
     create(store, Object::new(Kind::Node, "n", &())).await;
-    let mut watch = store.watch(Kind::IPPool);
+    let mut watch = store.watch(Kind::IPPool, Only::All);
     assert_eq!(next(&mut watch).await, Event::Init);
     assert_eq!(next(&mut watch).await, Event::Object(a.clone()));
     assert_eq!(next(&mut watch).await, Event::InSync);
@@ -129,7 +132,7 @@ async fn a_watch_tells_all_and_then_each_change(store: &dyn Datastore) {
             other => panic!("not about b: {other:?}"),
         }
     }
-    let mut late = store.watch(Kind::IPPool);
+    let mut late = store.watch(Kind::IPPool, Only::All);
     for event in [Event::Init, Event::Object(again.clone()), Event::InSync] {
         assert_eq!(next(&mut late).await, event);
     }
@@ -142,6 +145,94 @@ async fn a_watch_tells_all_and_then_each_change(store: &dyn Datastore) {
 
 async fn next(watch: &mut BoxStream<'static, Event>) -> Event {
     watch.next().await.expect("a watch ends never")
+}
+
+async fn namespaces_keep_names_apart(store: &dyn Datastore) {
+    let lease = |namespace: &str, holder: &str| {
+        Object::new_in(Kind::Lease, namespace, "one", &json!({"holderIdentity": holder}))
+    };
+    let here = create(store, lease("default", "a")).await;
+    let there = create(store, lease("kube-system", "b")).await;
+    assert_eq!(store.get(Kind::Lease, "default/one").await, Ok(Some(here.clone())));
+    assert_eq!(store.create(lease("default", "c")).await, Err(Error::exists(&here)));
+    assert_eq!(store.get(Kind::Lease, "one").await, Ok(None), "the key of a lease has its namespace");
+    let listed = store.list(Kind::Lease, &Only::Key("kube-system/one".into())).await;
+    assert_eq!(listed, Ok(vec![Ok(there.clone())]));
+    let here =
+        store.update(here.with_spec(&json!({"holderIdentity": "c"}))).await.expect("the current version");
+    for lease in [here, there] {
+        assert_eq!(store.delete(&lease).await, Ok(()));
+    }
+    let nowhere = Object::new(Kind::Lease, "one", &json!({"holderIdentity": "a"}));
+    assert!(matches!(store.create(nowhere).await, Err(Error::Invalid(_))), "a lease has a namespace");
+}
+
+async fn annotations_of_others_are_set_without_touching_the_rest(store: &dyn Datastore) {
+    let mut theirs = Object::new(Kind::Node, "theirs", &json!({"podCIDR": "10.9.0.0/24"}));
+    theirs.metadata.annotations.insert("example.com/kept".into(), "yes".into());
+    theirs.metadata.annotations.insert("example.com/gone".into(), "yes".into());
+    let seen = create(store, theirs).await;
+    let change = |value: &str| {
+        [("example.com/gone", None), ("example.com/set", Some(value))]
+            .map(|(key, value)| (key.to_owned(), value.map(str::to_owned)))
+            .into()
+    };
+    let changed = store.annotate(&seen, &change("1")).await.expect("the current version");
+    let annotations: Vec<_> =
+        changed.metadata.annotations.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(annotations, [("example.com/kept", "yes"), ("example.com/set", "1")]);
+    let stored = store.get(Kind::Node, "theirs").await.expect("available").expect("still there");
+    assert_eq!(stored.metadata, changed.metadata);
+    assert_eq!(stored.spec, json!({"podCIDR": "10.9.0.0/24"}));
+
+    assert_eq!(
+        store.annotate(&seen, &change("2")).await,
+        Err(Error::conflict(&seen)),
+        "not the version seen"
+    );
+    let mut whichever = seen.clone();
+    whichever.metadata.resource_version = None;
+    let changed = store.annotate(&whichever, &change("3")).await.expect("the version does not matter");
+    assert_eq!(changed.metadata.annotations["example.com/set"], "3");
+    whichever.metadata.uid = Some("00000000-0000-4000-8000-000000000000".into());
+    assert_eq!(store.annotate(&whichever, &change("4")).await, Err(Error::conflict(&seen)), "another object");
+    assert_eq!(store.delete(&changed).await, Ok(()));
+    whichever.metadata.uid = None;
+    assert_eq!(store.annotate(&whichever, &change("5")).await, Err(Error::gone(&seen)));
+}
+
+async fn a_node_is_told_only_what_concerns_it(store: &dyn Datastore) {
+    let node = |name: &str| name.parse::<NodeName>().expect("a name");
+    let affinity = |owner: &str, cidr: &str| {
+        let cidr = cidr.parse().expect("a block");
+        let spec = json!({"state": "confirmed", "node": owner, "cidr": cidr, "deleted": "false"});
+        let mut object = Object::new(Kind::BlockAffinity, affinity_name(&node(owner), cidr), &spec);
+        object.metadata.labels = affinity_labels(&node(owner), cidr);
+        object
+    };
+    let only = Only::Node(node("a"));
+    let mine = create(store, affinity("a", "10.0.0.0/26")).await;
+    let other = create(store, affinity("b", "10.0.0.64/26")).await;
+    let mut old = affinity("a", "10.0.0.128/26");
+    old.metadata.labels.clear();
+    let old = create(store, old).await;
+    let listed = store.list(Kind::BlockAffinity, &only).await;
+    assert_eq!(listed, Ok(vec![Ok(mine.clone()), Ok(old.clone())]), "old rows have no labels");
+    assert_eq!(store.delete(&old).await, Ok(()));
+
+    let mut watch = store.watch(Kind::BlockAffinity, only);
+    for event in [Event::Init, Event::Object(mine.clone()), Event::InSync] {
+        assert_eq!(next(&mut watch).await, event);
+    }
+    assert_eq!(store.delete(&other).await, Ok(()));
+    create_and_delete(store, affinity("b", "10.0.1.0/26")).await;
+    assert_eq!(store.delete(&mine).await, Ok(()));
+    assert_eq!(next(&mut watch).await, Event::Deleted(mine.key()), "and nothing of b's");
+}
+
+async fn create_and_delete(store: &dyn Datastore, object: Object) {
+    let stored = create(store, object).await;
+    assert_eq!(store.delete(&stored).await, Ok(()));
 }
 
 async fn concurrent_writers_lose_no_write(store: &dyn Datastore) {

@@ -1,5 +1,6 @@
 //! A datastore that fails as real ones do, by a seeded generator, and can be cut off.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -10,7 +11,7 @@ use futures::{Stream, StreamExt};
 use manx_model::{Kind, Object};
 
 use super::{Random, yield_now};
-use crate::{Datastore, Error, Event, Listed};
+use crate::{Datastore, Error, Event, Listed, Only, Report};
 
 /// How often what goes wrong, each in percent of the calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,7 +136,7 @@ impl<D: Datastore> Faulty<D> {
     }
 
     fn note_write(&self, object: &Object) {
-        self.state().writes.push((object.kind, object.name().to_owned()));
+        self.state().writes.push((object.kind, object.key()));
     }
 
     fn contradict(&self, object: &Object) -> Result<(), Error> {
@@ -156,15 +157,15 @@ impl State {
 
 #[async_trait]
 impl<D: Datastore + 'static> Datastore for Faulty<D> {
-    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Object>, Error> {
+    async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error> {
         self.enter().await?;
-        let found = self.store.get(kind, name).await?;
+        let found = self.store.get(kind, key).await?;
         self.leave(found).await
     }
 
-    async fn list(&self, kind: Kind) -> Result<Vec<Listed>, Error> {
+    async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error> {
         self.enter().await?;
-        let found = self.store.list(kind).await?;
+        let found = self.store.list(kind, only).await?;
         self.leave(found).await
     }
 
@@ -191,15 +192,34 @@ impl<D: Datastore + 'static> Datastore for Faulty<D> {
         self.leave(()).await
     }
 
-    fn watch(&self, kind: Kind) -> BoxStream<'static, Event> {
+    async fn annotate(
+        &self,
+        object: &Object,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<Object, Error> {
+        self.note_write(object);
+        self.enter().await?;
+        self.contradict(object)?;
+        let stored = self.store.annotate(object, annotations).await?;
+        self.leave(stored).await
+    }
+
+    async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
+        self.enter().await?;
+        self.store.report(object, report).await?;
+        self.leave(()).await
+    }
+
+    fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event> {
         let (inner, seen) = (None, self.state().cuts);
-        FaultyWatch { store: self.clone(), kind, inner, seen }.boxed()
+        FaultyWatch { store: self.clone(), kind, only, inner, seen }.boxed()
     }
 }
 
 struct FaultyWatch<D> {
     store: Faulty<D>,
     kind: Kind,
+    only: Only,
     inner: Option<BoxStream<'static, Event>>,
     /// The cut that this watch has told.
     seen: u64,
@@ -224,7 +244,9 @@ impl<D: Datastore> Stream for FaultyWatch<D> {
             return Poll::Pending;
         }
         let this = &mut *self;
-        this.inner.get_or_insert_with(|| this.store.store.watch(this.kind)).poll_next_unpin(context)
+        this.inner
+            .get_or_insert_with(|| this.store.store.watch(this.kind, this.only.clone()))
+            .poll_next_unpin(context)
     }
 }
 
@@ -250,11 +272,11 @@ mod tests {
     #[test]
     fn a_watch_says_lost_and_starts_over_after_a_cut() {
         let store = Faulty::new(Memory::new(), 1, Faults::default());
-        let mut watch = store.watch(Kind::IPPool);
+        let mut watch = store.watch(Kind::IPPool, Only::All);
         assert_eq!(told(&mut watch), [Event::Init, Event::InSync]);
         store.down();
         assert_eq!(told(&mut watch), [Event::Lost("cut off".into())]);
-        assert!(block_on(store.list(Kind::IPPool)).is_err());
+        assert!(block_on(store.list(Kind::IPPool, &Only::All)).is_err());
         store.up();
         assert_eq!(told(&mut watch), [Event::Init, Event::InSync]);
     }

@@ -165,7 +165,7 @@ fn a_half_done_claim_or_release_is_finished_or_rolled_back() {
         let blocks: Vec<BlockSpec> = specs(&store, Kind::IPAMBlock);
         let owner = blocks.first().map_or("", |block| block.affinity.as_deref().unwrap_or("nobody"));
         assert_eq!(owner, after, "{case}");
-        let affinities = block_on(store.list(Kind::BlockAffinity)).unwrap();
+        let affinities = block_on(store.list(Kind::BlockAffinity, &manx_datastore::Only::All)).unwrap();
         assert_eq!(affinities.len(), usize::from(confirmed), "{case}");
         for affinity in affinities {
             assert_eq!(affinity.unwrap().metadata.labels.len(), 3, "{case}: old rows get their labels");

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use manx_datastore::Only;
 use manx_datastore::testing::Random;
 
 use super::*;
@@ -55,7 +56,7 @@ async fn live(node: &str, allocator: &mut Allocator, store: &Store, pools: &[IpP
 
 async fn store_agrees(store: &Store, held: &BTreeMap<String, IpAddr>) {
     let blocks = loop {
-        if let Ok(blocks) = store.list(Kind::IPAMBlock).await {
+        if let Ok(blocks) = store.list(Kind::IPAMBlock, &Only::All).await {
             break blocks;
         }
     };

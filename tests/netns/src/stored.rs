@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use manx_datastore::Datastore as _;
+use manx_datastore::{Datastore as _, Only};
 use manx_datastore_file::FileStore;
 use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind};
 use serde::de::DeserializeOwned;
@@ -63,7 +63,7 @@ impl Stored {
 
 async fn list<T: DeserializeOwned>(store: &FileStore, kind: Kind) -> Result<Vec<T>> {
     let mut specs = Vec::new();
-    for object in store.list(kind).await? {
+    for object in store.list(kind, &Only::All).await? {
         specs.push(object?.spec()?);
     }
     Ok(specs)

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use manx::agent::{Agent, Doors};
 use manx::config::{Config, Settings};
 use manx_datastore::testing::{Faults, Faulty};
-use manx_datastore::{Datastore, Memory};
+use manx_datastore::{Datastore, Memory, Only};
 use manx_felix::{Hop, Route, RouteKey, Target};
 use manx_model::{DEFAULT_IPV4_POOL, Kind, Object};
 use serde_json::{Value, json};
@@ -255,7 +255,7 @@ impl Cluster {
     pub async fn objects(&self) -> Vec<Object> {
         let mut all = Vec::new();
         for kind in Kind::ALL {
-            let listed = self.memory.list(kind).await.expect("memory answers");
+            let listed = self.memory.list(kind, &Only::All).await.expect("memory answers");
             all.extend(listed.into_iter().map(|object| object.expect("memory keeps what can be read")));
         }
         all

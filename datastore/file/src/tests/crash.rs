@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
+use manx_datastore::Only;
 use manx_datastore::testing::Random;
 
 use super::*;
@@ -88,7 +89,7 @@ async fn no_write_is_lost_among_processes_that_are_killed_at_random() {
     let shared = total(&store).await;
     println!("{shared} writes of the shared object");
     assert!((sum..=sum + kills + 3).contains(&shared), "{sum} counted, {shared} stored");
-    assert!(store.list(Kind::IPAMHandle).await.unwrap().iter().all(Result::is_ok));
+    assert!(store.list(Kind::IPAMHandle, &Only::All).await.unwrap().iter().all(Result::is_ok));
 }
 
 async fn total(store: &FileStore) -> u64 {
@@ -106,7 +107,7 @@ async fn what_a_killed_writer_left_is_ignored_and_swept_when_it_is_old() {
     for name in [".manx-1-2.tmp", ".other"] {
         fs::File::options().write(true).open(left(name)).unwrap().set_modified(old).unwrap();
     }
-    assert_eq!(store.list(Kind::IPPool).await, Ok(Vec::new()));
+    assert_eq!(store.list(Kind::IPPool, &Only::All).await, Ok(Vec::new()));
     FileStore::open(directory.path()).await.unwrap();
     assert!(!left(".manx-1-2.tmp").exists(), "old, and ours");
     assert!(left(".manx-1-3.tmp").exists(), "somebody may be writing it");

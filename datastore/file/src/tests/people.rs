@@ -9,7 +9,7 @@ fn text(name: &str, spec: &str) -> String {
 }
 
 async fn watching(store: &FileStore) -> BoxStream<'static, Event> {
-    let mut watch = store.watch(Kind::IPPool);
+    let mut watch = store.watch(Kind::IPPool, Only::All);
     while watch.next().await != Some(Event::InSync) {}
     watch
 }
@@ -71,7 +71,7 @@ async fn editors_that_rename_and_editors_that_write_in_place_are_both_seen() {
     let (first, second) = (text("p", "{cidr: ").trim_end().to_owned(), " 10.2.0.0/16}\n");
     let mut file = fs::File::create(&path).unwrap();
     file.write_all(first.as_bytes()).unwrap();
-    let listed = store.list(Kind::IPPool);
+    let listed = store.list(Kind::IPPool, &Only::All);
     let finished = async {
         tokio::task::yield_now().await;
         file.write_all(second.as_bytes()).unwrap();
@@ -129,7 +129,10 @@ async fn a_damaged_file_is_named_with_line_and_reason_and_hides_nothing_else() {
             assert!(shown.contains(part), "{content}\n{shown}\nlacks {part:?}");
         }
         let Error::Invalid(invalid) = error else { panic!("{error:?}") };
-        assert_eq!(store.list(Kind::IPPool).await, Ok(vec![Err(invalid.clone()), Ok(good.clone())]));
+        assert_eq!(
+            store.list(Kind::IPPool, &Only::All).await,
+            Ok(vec![Err(invalid.clone()), Ok(good.clone())])
+        );
         while watch.next().await != Some(Event::Invalid(invalid.clone())) {}
     }
     fs::write(manifest(&directory, "bad"), [b'a', b'\n', 0xff]).unwrap();
@@ -163,7 +166,7 @@ async fn a_file_that_was_meant_as_a_manifest_and_is_none_is_named() {
     for file in ["pool.yml", "pool.json", "Pool.yaml"] {
         let path = directory.path().join("ippools").join(file);
         fs::write(&path, text("pool", "{}")).unwrap();
-        let listed = store.list(Kind::IPPool).await.unwrap();
+        let listed = store.list(Kind::IPPool, &Only::All).await.unwrap();
         assert!(matches!(&listed[..], [Err(invalid)] if invalid.field.ends_with(file)), "{listed:?}");
         fs::remove_file(path).unwrap();
     }
