@@ -17,11 +17,11 @@ use super::{Doors, Feeds};
 use crate::addresses::{Addresses, Owner};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, DatastoreChoice};
 use crate::endpoints;
 use crate::node_loop::NodeLoop;
 use crate::pods::Pods;
-use crate::publish::{Publication, keep_published};
+use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
 use crate::tunnel_address;
 
@@ -105,7 +105,11 @@ impl Assembly {
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);
         let (cluster, problems) = (self.cluster.clone(), self.feeds.problems.clone());
-        self.tasks.spawn(keep_published(store, node, wanted, cluster, problems));
+        let maker = match self.config.datastore {
+            DatastoreChoice::Kubernetes { .. } => NodeMaker::Kubelet,
+            DatastoreChoice::Memory | DatastoreChoice::File(_) => NodeMaker::Agent,
+        };
+        self.tasks.spawn(keep_published(store, node, maker, wanted, cluster, problems));
         sender
     }
 
