@@ -27,3 +27,4 @@ pub mod status;
 pub mod tunnel_address;
 pub mod unsupported;
 pub mod view;
+pub mod wishes;
