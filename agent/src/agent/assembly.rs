@@ -83,7 +83,8 @@ impl Assembly {
         self.feeds.blocks.send_replace(allocator.confirmed_blocks());
         let store = Arc::clone(&self.doors.store);
         let (cluster, blocks) = (self.cluster.clone(), self.feeds.blocks.clone());
-        let (owner, addresses) = Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock);
+        let (owner, addresses) =
+            Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock, self.feeds.problems.clone());
         self.tasks.spawn(owner.run());
         addresses
     }
