@@ -71,7 +71,8 @@ impl Addresses {
         self.ask(|reply| Command::Release(handle, reply)).await
     }
 
-    /// Gives back what this node holds under the `stale` handles, and mends handles that hold nothing any more.
+    /// Gives back what this node holds under the `stale` handles (while the datastore is away: later), and mends handles
+    /// that hold nothing any more.
     ///
     /// # Errors
     /// Why it is not given back; try again.
@@ -292,6 +293,10 @@ impl Owner {
         let config = self.cluster.borrow_and_update().ipam.clone();
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
+        if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
+            self.owed.extend(stale.iter().cloned());
+            self.tell_owed();
+        }
         Ok(swept?)
     }
 }
