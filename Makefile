@@ -14,6 +14,7 @@ demo: setup build ## A small cluster, pods, pings, IPIP and plain BGP (KEEP=1 le
 	@tests/with-ipip tests/demo
 
 test: setup kubernetes build ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
+	@tests/bird16
 	@tests/run all
 
 test-core: ## Unit, property and simulation tests (no root, no Go)
