@@ -11,7 +11,7 @@ use std::time::Duration;
 use manx_datastore::{Datastore, Error};
 use manx_model::{DEFAULT_IPV4_POOL, IpPoolSpec, IpipMode, Kind, Object};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
@@ -62,17 +62,14 @@ fn has_ipv4_pool(cluster: &Cluster) -> bool {
 }
 
 fn new_pool(cidr: ipnet::Ipv4Net, wanted: &DefaultPool) -> Object {
-    let rest = Map::from_iter([
-        ("nodeSelector".to_owned(), Value::from("all()")),
-        ("vxlanMode".into(), "Never".into()),
-    ]);
     let spec = IpPoolSpec {
         cidr: cidr.to_string(),
         block_size: Some(wanted.block_size),
         ipip_mode: Some(wanted.ipip.to_string()),
         nat_outgoing: Some(wanted.nat_outgoing),
-        disabled: None,
-        rest,
+        node_selector: Some("all()".into()),
+        vxlan_mode: Some("Never".into()),
+        ..IpPoolSpec::default()
     };
     let mut pool = Object::new(Kind::IPPool, DEFAULT_IPV4_POOL, &spec);
     write_record(&mut pool, wanted);

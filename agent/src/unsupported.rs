@@ -1,52 +1,34 @@
 //! Fields of objects that ask for something that Manx does not do yet: named, never ignored silently.
 
-use manx_model::{IpPool, IpPoolSpec, Object};
-use serde_json::{Value, json};
+use manx_model::{AllowedUse, IpPool, IpPoolSpec, Object};
 
-/// Each field of a pool that is set to something other than its default, and has no effect.
+/// Each field of a pool that asks for something, and has no effect.
 pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<String> {
     let Ok(spec) = object.spec::<IpPoolSpec>() else { return Vec::new() };
-    let mut named: Vec<String> = spec
-        .rest
-        .iter()
-        .filter(|(field, value)| !is_default(field, value))
-        .map(|(field, _)| field.clone())
-        .collect();
-    if pool.nat_outgoing {
-        named.push("natOutgoing".into());
-    }
+    let known = [
+        (!matches!(spec.vxlan_mode.as_deref(), None | Some("" | "Never")), "vxlanMode"),
+        (pool.nat_outgoing, "natOutgoing"),
+        (pool.allows(AllowedUse::LoadBalancer), "allowedUses"),
+    ];
+    let known = known.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field);
+    let unknown = spec.rest.iter().filter(|(_, value)| !value.is_null()).map(|(field, _)| field.as_str());
     let ipv6 = pool
         .cidr
         .addr()
         .is_ipv6()
         .then(|| format!("IPPool {}: IPv6 is not supported yet: no address is taken from it", pool.name));
-    let fields = named.into_iter().map(|field| {
-        let value = &object.spec[&field];
+    let fields = unknown.chain(known).map(|field| {
+        let value = &object.spec[field];
         format!("IPPool {}: {field}: {value} is not supported yet and has no effect", pool.name)
     });
     ipv6.into_iter().chain(fields).collect()
-}
-
-/// Calico's defaults of the fields that we do not act on.
-fn is_default(field: &str, value: &Value) -> bool {
-    match field {
-        "nodeSelector" => *value == json!("all()") || *value == json!(""),
-        "vxlanMode" => *value == json!("Never") || *value == json!(""),
-        "assignmentMode" => *value == json!("Automatic") || *value == json!(""),
-        "namespaceSelector" => *value == json!(""),
-        "disableBGPExport" => *value == json!(false),
-        "allowedUses" => {
-            let uses = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            uses.is_empty() || ["Workload", "Tunnel"].iter().all(|name| uses.contains(&json!(name)))
-        }
-        _ => value.is_null(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use manx_model::Kind;
+    use serde_json::{Value, json};
 
     fn named(spec: Value) -> Vec<String> {
         let object = Object::new(Kind::IPPool, "p", &spec);
@@ -62,11 +44,13 @@ mod tests {
 
     #[test]
     fn what_a_pool_asks_for_in_vain_is_named_with_its_value() {
-        let spec = json!({"cidr": "10.0.0.0/16", "nodeSelector": "zone == 'a'", "natOutgoing": true});
+        let spec =
+            json!({"cidr": "10.0.0.0/16", "shade": "green", "vxlanMode": "Always", "natOutgoing": true});
         assert_eq!(
             named(spec),
             [
-                "IPPool p: nodeSelector: \"zone == 'a'\" is not supported yet and has no effect",
+                "IPPool p: shade: \"green\" is not supported yet and has no effect",
+                "IPPool p: vxlanMode: \"Always\" is not supported yet and has no effect",
                 "IPPool p: natOutgoing: true is not supported yet and has no effect",
             ]
         );

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use manx_model::{IpPool, IpipMode};
+use manx_model::{IpPool, IpPoolSpec, IpipMode, Kind, Object};
 
 use crate::{Facts, Hop, IfIndex, Link, Protocol, Route, RouteKey, Snapshot, Target};
 
@@ -60,7 +60,9 @@ pub(crate) fn with_tunnel() -> Snapshot {
 }
 
 pub(crate) fn pool(cidr: &str, ipip: IpipMode) -> IpPool {
-    IpPool { name: cidr.into(), cidr: net(cidr), block_size: 26, ipip, nat_outgoing: false, disabled: false }
+    let mode = Some(ipip.to_string());
+    let spec = IpPoolSpec { cidr: cidr.into(), ipip_mode: mode, ..IpPoolSpec::default() };
+    IpPool::from_object(&Object::new(Kind::IPPool, cidr, &spec)).expect("a pool")
 }
 
 /// The node 172.171.5.95 with one pool, two other nodes, and a block of each.

@@ -96,20 +96,14 @@ pub(crate) fn serves(pool: &IpPool, block: IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use manx_model::IpipMode;
+    use manx_model::{IpPoolSpec, Kind, Object};
 
     use super::*;
 
     fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
-        let cidr = cidr.parse().unwrap();
-        IpPool {
-            name: name.into(),
-            cidr,
-            block_size,
-            ipip: IpipMode::Never,
-            nat_outgoing: false,
-            disabled: false,
-        }
+        let spec = IpPoolSpec { cidr: "10.0.0.0/16".into(), ..IpPoolSpec::default() };
+        let usual = IpPool::from_object(&Object::new(Kind::IPPool, name, &spec)).unwrap();
+        IpPool { cidr: cidr.parse().unwrap(), block_size, ..usual }
     }
 
     fn order(pool: &IpPool, node: &str) -> Vec<IpNet> {

@@ -6,8 +6,8 @@ use futures::executor::block_on;
 use manx_datastore::testing::{Faults, Faulty};
 use manx_datastore::{Datastore, Memory, Only};
 use manx_model::{
-    AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpPool, IpamConfigSpec,
-    IpipMode, Kind, NodeName, Object,
+    AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpPool, IpPoolSpec,
+    IpamConfigSpec, Kind, NodeName, Object,
 };
 
 use super::*;
@@ -32,14 +32,8 @@ fn node(name: &str) -> NodeName {
 }
 
 fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
-    IpPool {
-        name: name.into(),
-        cidr: cidr.parse().unwrap(),
-        block_size,
-        ipip: IpipMode::Never,
-        nat_outgoing: false,
-        disabled: false,
-    }
+    let spec = IpPoolSpec { cidr: cidr.into(), block_size: Some(block_size), ..IpPoolSpec::default() };
+    IpPool::from_object(&Object::new(Kind::IPPool, name, &spec)).unwrap()
 }
 
 fn request(node: &str, handle: impl ToString) -> AssignRequest {

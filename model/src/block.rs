@@ -115,47 +115,6 @@ pub struct HandleSpec {
     pub rest: Map<String, Value>,
 }
 
-/// `spec` of the IPAMConfig `default`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IpamConfigSpec {
-    /// Never borrow from a block of another node.
-    #[serde(default)]
-    pub strict_affinity: bool,
-    /// Claim blocks as they are needed.
-    #[serde(default = "yes")]
-    pub auto_allocate_blocks: bool,
-    /// Blocks that one node may own; 0 means 20.
-    #[serde(default)]
-    pub max_blocks_per_host: u32,
-    /// For how many seconds a released address is not given out again: 0 to 1200.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub ip_cooldown_seconds: u32,
-    /// What we do not know.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Default for IpamConfigSpec {
-    fn default() -> Self {
-        Self {
-            strict_affinity: false,
-            auto_allocate_blocks: true,
-            max_blocks_per_host: 0,
-            ip_cooldown_seconds: 0,
-            rest: Map::new(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,16 +6,19 @@
 //! made from objects by conversions whose [`Invalid`] names the object, the field and what is allowed.
 
 mod block;
+mod ipam_config;
 mod kind;
 mod names;
 mod node;
 mod object;
 mod peer;
 mod pool;
+mod read;
+mod reservation;
+mod selector;
 
-pub use block::{
-    AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpamConfigSpec, TUNNEL_IPIP,
-};
+pub use block::{AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, TUNNEL_IPIP};
+pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
 pub use names::{
     HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
@@ -24,4 +27,8 @@ pub use names::{
 pub use node::{InterfaceAddress, Node, NodeName, annotation};
 pub use object::{Invalid, Metadata, Object};
 pub use peer::{Asn, BgpConfigurationSpec, BgpPeerSpec};
-pub use pool::{DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr};
+pub use pool::{
+    AllowedUse, AssignmentMode, DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr,
+};
+pub use reservation::{IpReservation, IpReservationSpec};
+pub use selector::{Selector, SelectorError};
