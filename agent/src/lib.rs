@@ -14,6 +14,7 @@ pub mod default_pool;
 pub mod detect;
 pub mod endpoints;
 pub mod latest;
+pub mod network;
 pub mod node_loop;
 pub mod peering;
 pub mod pods;
