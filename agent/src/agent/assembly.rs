@@ -153,6 +153,7 @@ impl Assembly {
             addresses,
             endpoints: self.feeds.endpoints.clone(),
             kernel: Arc::clone(&self.doors.kernel),
+            problems: self.feeds.problems.clone(),
             wall_clock: self.doors.wall_clock,
         })
     }

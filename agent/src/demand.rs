@@ -1,12 +1,13 @@
-//! What a pod is to be given: by the annotations of its Pod and Namespace, and by the network configuration.
+//! What a pod is to be given: by the annotations of its Pod and Namespace, by the runtime, and by the network
+//! configuration.
 //!
-//! A Pod's word is more than its Namespace's, and a Namespace's more than the configuration's (Calico's order). A wish
-//! that cannot be read is an error and not another network: the pod waits, and its events say why.
+//! A Pod's word is more than its Namespace's, that more than the runtime's, and that more than the configuration's (Calico's
+//! order). A wish that cannot be read is an error and not another network: the pod waits, and its events say why.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use manx_cni::config::Ipam;
+use manx_cni::settings::{Ipam, Wishes};
 use manx_cni::{CniError, Code, Mac};
 use manx_model::Metadata;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ const PREFIX: &str = "cni.projectcalico.org/";
 
 /// What a pod is to be given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct Demand {
     /// An IPv4 address.
     pub ipv4: bool,
     /// An IPv6 address.
@@ -42,11 +43,11 @@ pub struct About<'a> {
     pub namespace: Option<&'a Metadata>,
 }
 
-/// Reads the wishes of one pod.
+/// Reads what one pod is to be given; `asked` is what the runtime asks for it.
 ///
 /// # Errors
 /// [`Code::CONFIG`] that names the annotation, its value and what would be right.
-pub fn wishes(conf: &Ipam, about: About<'_>) -> Result<Wishes, CniError> {
+pub fn demand(conf: &Ipam, asked: &Wishes, about: About<'_>) -> Result<Demand, CniError> {
     let pod = Annotations::of("Pod", about.pod);
     let namespace = Annotations::of("Namespace", about.namespace);
     let pools = |key: &str, configured: &[String]| -> Result<Vec<String>, CniError> {
@@ -56,15 +57,16 @@ pub fn wishes(conf: &Ipam, about: About<'_>) -> Result<Wishes, CniError> {
         };
         Ok(asked.unwrap_or_else(|| configured.to_vec()))
     };
-    let addresses = pod.addresses()?;
+    let annotated = pod.addresses()?;
+    let addresses = if annotated.is_empty() { asked.addresses.clone() } else { annotated };
     let (ipv4, ipv6) = families(conf, &pod, &addresses)?;
-    Ok(Wishes {
+    Ok(Demand {
         ipv4,
         ipv6,
         ipv4_pools: pools("ipv4pools", &conf.ipv4_pools)?,
         ipv6_pools: pools("ipv6pools", &conf.ipv6_pools)?,
         addresses,
-        mac: pod.mac()?,
+        mac: pod.mac()?.or(asked.mac),
         without_effect: pod.without_effect(),
     })
 }
@@ -164,12 +166,7 @@ mod tests {
     use super::*;
 
     fn conf() -> Ipam {
-        Ipam {
-            ipv4_pools: vec!["conf".into()],
-            ipv6_pools: Vec::new(),
-            assign_ipv4: true,
-            assign_ipv6: false,
-        }
+        Ipam { ipv4_pools: vec!["conf".into()], ..Ipam::default() }
     }
 
     fn annotated(annotations: &[(&str, &str)]) -> Metadata {
@@ -180,17 +177,21 @@ mod tests {
         metadata
     }
 
-    fn of(pod: &[(&str, &str)], namespace: &[(&str, &str)]) -> Result<Wishes, String> {
+    fn of(pod: &[(&str, &str)], namespace: &[(&str, &str)]) -> Result<Demand, String> {
         let (pod, namespace) = (annotated(pod), annotated(namespace));
         let about = About { pod: Some(&pod), namespace: Some(&namespace) };
-        wishes(&conf(), about).map_err(|error| error.to_string())
+        demand(&conf(), &Wishes::default(), about).map_err(|error| error.to_string())
     }
 
     #[test]
     fn without_annotations_the_configuration_decides() {
-        let expected = Wishes { ipv4: true, ipv4_pools: vec!["conf".into()], ..Wishes::default() };
+        let expected = Demand { ipv4: true, ipv4_pools: vec!["conf".into()], ..Demand::default() };
         assert_eq!(of(&[], &[]), Ok(expected.clone()));
-        assert_eq!(wishes(&conf(), About::default()).unwrap(), expected, "nor without Kubernetes");
+        assert_eq!(
+            demand(&conf(), &Wishes::default(), About::default()).unwrap(),
+            expected,
+            "nor without Kubernetes"
+        );
     }
 
     #[test]
@@ -229,6 +230,16 @@ mod tests {
             let error = of(&[(key, value)], &[]).unwrap_err();
             assert!(error.contains(&format!("{PREFIX}{key}")) && error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn what_the_runtime_asks_for_counts_where_the_pod_says_nothing() {
+        let asked =
+            Wishes { addresses: vec!["10.0.0.9".parse().unwrap()], mac: Some(Mac([2; 6])), bandwidth: None };
+        let pod = annotated(&[("ipAddrs", r#"["10.0.0.7"]"#)]);
+        let given = demand(&conf(), &asked, About { pod: Some(&pod), namespace: None }).unwrap();
+        assert_eq!((given.addresses, given.mac), (vec!["10.0.0.7".parse().unwrap()], asked.mac));
+        assert_eq!(demand(&conf(), &asked, About::default()).unwrap().addresses, asked.addresses);
     }
 
     #[test]
