@@ -69,6 +69,7 @@ pub fn learned(path: &Path, to: &Recipient) -> Option<Exported> {
         attributes.local_pref = Some(path.local_pref());
         return Some(Exported { attributes: Arc::new(attributes), next_hop: path.next_hop });
     }
+    attributes.extended_communities.retain(|each| each.transitive());
     // RFC 4271 §5.1.4, §5.1.5; RFC 4456 §8: these end at the border of the AS.
     let attributes = Attributes {
         as_path: attributes.as_path.prepended(to.our_asn),
