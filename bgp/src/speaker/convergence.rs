@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::{Speaker, SpeakerConfig};
-use crate::policy::ExportPolicy;
 use crate::session::{GracefulConfig, SessionConfig};
 
 const MOST_RESTART_TIME: Duration = Duration::from_secs(4095);
@@ -83,7 +82,7 @@ impl Speaker {
 
     /// Peers that get the best paths of others could not be told them until now.
     fn tell_learned(&mut self) {
-        let all = self.peers.iter().filter(|(_, peer)| peer.config.export == ExportPolicy::All);
+        let all = self.peers.iter().filter(|(_, peer)| peer.config.hears_learned());
         for address in all.map(|(address, _)| *address).collect::<Vec<_>>() {
             self.tell_everything(address);
         }

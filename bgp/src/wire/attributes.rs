@@ -104,6 +104,25 @@ pub struct Attributes {
     pub unknown: Vec<UnknownAttribute>,
 }
 
+impl Attributes {
+    /// Whether a community is among them.
+    pub fn has_community(&self, community: AnyCommunity) -> bool {
+        match community {
+            AnyCommunity::Standard(community) => self.communities.contains(&community),
+            AnyCommunity::Large(community) => self.large_communities.contains(&community),
+        }
+    }
+
+    /// Adds a community, unless it is there.
+    pub fn add_community(&mut self, community: AnyCommunity) {
+        match community {
+            _ if self.has_community(community) => (),
+            AnyCommunity::Standard(community) => self.communities.push(community),
+            AnyCommunity::Large(community) => self.large_communities.push(community),
+        }
+    }
+}
+
 /// Whether an address can be a next hop at all: that of a host (RFC 4271 §6.3).
 pub fn usable_next_hop(address: IpAddr) -> bool {
     match address {
