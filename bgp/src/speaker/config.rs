@@ -8,7 +8,10 @@ use std::time::Duration;
 use manx_model::Asn;
 
 use crate::policy::{ExportPolicy, Filter, Interfaces, NextHopMode, NodeExport};
-use crate::session::{GracefulConfig, SessionConfig};
+use crate::session::{GracefulConfig, Guard, SessionConfig};
+
+/// What fits into the capability (RFC 4724 §3).
+const MOST_RESTART_TIME: Duration = Duration::from_secs(4095);
 
 /// The configuration of a speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,13 @@ pub struct PeerConfig {
     pub client: bool,
     /// Wait for it to dial, never dial.
     pub passive: bool,
+    /// How often it hears from us when there is nothing to say; the hold time that we offer it is three times that. By default
+    /// what follows from [`SpeakerConfig::hold_time`].
+    pub keepalive: Option<Duration>,
+    /// How long it keeps our routes while we restart, at most 4095 s; by default [`SpeakerConfig::restart_time`].
+    pub restart_time: Option<Duration>,
+    /// What tells its packets from forged ones.
+    pub guard: Guard,
     /// Our address towards it; the kernel chooses when there is none.
     pub local_address: Option<IpAddr>,
     /// Which of its routes are taken and how they are changed, first of all.
@@ -92,10 +102,12 @@ impl SpeakerConfig {
     /// The configuration of one session.
     pub(super) fn session(&self, address: IpAddr, graceful: GracefulConfig) -> Option<SessionConfig> {
         let peer = self.peers.get(&address)?;
-        let hold_time = match self.hold_time.as_secs() {
-            0 => 0,
+        let hold_time = peer.keepalive.map_or(self.hold_time, |time| time.saturating_mul(3));
+        let hold_time = match hold_time.as_secs() {
+            _ if hold_time.is_zero() => 0,
             seconds => seconds.clamp(3, u64::from(u16::MAX)),
         };
+        let restart_time = peer.restart_time.unwrap_or(self.restart_time);
         Some(SessionConfig {
             asn: self.asn_towards(peer),
             router_id: self.router_id,
@@ -105,7 +117,8 @@ impl SpeakerConfig {
             hold_time: Duration::from_secs(hold_time),
             passive: peer.passive,
             connect_retry: Duration::from_secs(5),
-            graceful,
+            guard: peer.guard.clone(),
+            graceful: GracefulConfig { time: restart_time.min(MOST_RESTART_TIME), ..graceful },
         })
     }
 }
@@ -121,6 +134,9 @@ impl PeerConfig {
             own_as_allowed: 0,
             client: false,
             passive: false,
+            keepalive: None,
+            restart_time: None,
+            guard: Guard::default(),
             local_address: None,
             import_filters: Vec::new(),
             export_filters: Vec::new(),

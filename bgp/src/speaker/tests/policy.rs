@@ -168,3 +168,20 @@ fn a_peer_that_knows_us_by_another_as_sees_only_that() {
     let session = world.speaker.sessions().find(|(peer, _)| *peer == address(11)).unwrap().1;
     assert_eq!(session.asn, asn(65100));
 }
+
+#[test]
+fn a_peer_has_its_own_times_and_guard() {
+    use crate::session::{Guard, Password, Secret, Ttl};
+    use std::time::Duration;
+    let guard = Guard { password: Password::Key(Secret::new(b"key").unwrap()), ttl: Ttl::default() };
+    let world = World::new(|config| {
+        let peer = config.peers.get_mut(&address(2)).unwrap();
+        peer.keepalive = Some(Duration::from_secs(7));
+        peer.restart_time = Some(Duration::from_secs(5000));
+        peer.guard = guard.clone();
+    });
+    let sessions: Vec<_> = world.speaker.sessions().map(|(_, session)| session).collect();
+    let times = |index: usize| (sessions[index].hold_time.as_secs(), sessions[index].graceful.time.as_secs());
+    assert_eq!((times(0), times(1)), ((21, 4095), (90, 120)));
+    assert_eq!((&sessions[0].guard, &sessions[1].guard), (&guard, &Guard::default()));
+}
