@@ -18,6 +18,7 @@ pub mod latest;
 pub mod leader;
 pub mod network;
 pub mod node_loop;
+pub mod passwords;
 pub mod peering;
 pub mod pods;
 pub mod pool_choice;
