@@ -1,9 +1,9 @@
 //! A real kube-apiserver with its etcd, and a real kubectl, for the tests and the demo.
 //!
-//! A [`ControlPlane`] is ready some three seconds after its start and takes 300 MiB. Of the rest of Kubernetes there is
-//! nothing: no controller deletes the pods of a namespace, makes a service account or puts a pod onto a node. Several
-//! run side by side, each on a loopback address of its own; tests that get along with one take turns on the one that
-//! [`ControlPlane::shared`] lends them.
+//! A [`ControlPlane`] is ready some three seconds after its start and takes 300 MiB. Of the rest of Kubernetes there
+//! is nothing: no controller deletes the pods of a namespace, makes a service account or puts a pod onto a node, and
+//! no kubelet confirms that a pod has ended (`kubectl delete --force`). Several run side by side, each on a loopback
+//! address of its own; tests that get along with one take turns on the one that [`ControlPlane::shared`] lends them.
 //!
 //! ```text
 //!   test ── kubectl, get ──┐

@@ -28,6 +28,11 @@ spec:
         type: object
         properties: {spec: {type: object, properties: {tail: {type: integer, maximum: 1}}}}
 ";
+const NODE_AND_POD: &str = "
+{apiVersion: v1, kind: Node, metadata: {name: n1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n1, containers: [{name: c, image: c}]}}
+";
 /// Set in a test program that is to be killed while it has a control plane.
 const VICTIM: &str = "MANX_KUBERNETES_VICTIM";
 
@@ -56,6 +61,23 @@ fn objects_of_a_custom_kind_are_read_back_and_bad_ones_refused() {
     let refusal = control_plane.apply(&cat("felix", 2)).unwrap_err().to_string();
     assert!(refusal.contains("spec.tail"), "{refusal}");
     assert_eq!(cats(&control_plane).unwrap(), "mo");
+}
+
+/// What a test does in place of the scheduler and the kubelet, of which there are none.
+#[test]
+fn nodes_and_pods_come_and_go_without_a_kubelet() {
+    let control_plane = ControlPlane::shared().unwrap();
+    let kubectl = |args: &str| control_plane.kubectl(&args.split(' ').collect::<Vec<_>>());
+    control_plane.apply(NODE_AND_POD).unwrap();
+    let status = r#"{"status":{"phase":"Running","podIP":"192.168.0.1","podIPs":[{"ip":"192.168.0.1"}]}}"#;
+    kubectl(&format!("patch pod p --subresource=status -p {status}")).unwrap();
+    let address = "get pods --field-selector=spec.nodeName=n1 -o jsonpath={.items[*].status.podIP}";
+    assert_eq!(kubectl(address).unwrap(), "192.168.0.1");
+
+    // Nobody else confirms the end of a pod.
+    kubectl("delete pod p --force").unwrap();
+    kubectl("delete node n1").unwrap();
+    assert_eq!(kubectl("get pods,nodes -o name").unwrap(), "");
 }
 
 #[test]
