@@ -21,7 +21,7 @@ use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
 
 use crate::addresses::{Addresses, Refused};
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, Origin};
 use crate::network;
 use crate::problems::Problems;
 
@@ -74,6 +74,9 @@ impl Pods {
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
         let known = self.endpoints.get(&handle);
+        if let Some(has) = known.as_ref().and_then(|known| known.other_device(&container.pod_device)) {
+            return Err(second_device(has, &container.pod_device));
+        }
         let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
         let assigned =
             self.addresses.assign(assign, settings.ipam.ipv4_pools.clone()).await.map_err(no_address)?;
@@ -85,7 +88,9 @@ impl Pods {
             mtu,
             allow_ip_forwarding: settings.allow_ip_forwarding,
         };
-        let endpoint = Endpoint { device: pod.host_device.clone(), addresses: pod.addresses.clone() };
+        let origin = Origin { network: request.network.clone(), pod_device: pod.pod_device.clone() };
+        let (device, addresses) = (pod.host_device.clone(), pod.addresses.clone());
+        let endpoint = Endpoint { device, addresses, origin: Some(origin) };
         self.endpoints.insert(handle, endpoint);
         match self.kernel.attach(netns, &pod).await {
             Ok(macs) => Ok(attached(pod, &macs)),
@@ -158,6 +163,14 @@ impl Pods {
         let handle = handle_id(network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
+        if self
+            .endpoints
+            .get(&handle)
+            .is_some_and(|known| known.other_device(&container.pod_device).is_some())
+        {
+            // The runtime cleans up after an ADD that was refused: the pod keeps the device that it has.
+            return Ok(());
+        }
         self.detach(&host_device, &handle).await
     }
 
@@ -165,12 +178,11 @@ impl Pods {
     async fn gc(&self, network: &str, valid: &[Attachment]) -> Result<(), CniError> {
         let valid: BTreeSet<String> =
             valid.iter().map(|known| handle_id(network, &known.container_id)).collect();
-        let ours = format!("{}.", network.to_lowercase());
         let stale = self
             .endpoints
             .all()
             .into_iter()
-            .filter(|(handle, _)| handle.starts_with(&ours) && !valid.contains(handle));
+            .filter(|(handle, endpoint)| endpoint.is_in(network, handle) && !valid.contains(handle));
         for (handle, endpoint) in stale {
             let _alone = self.endpoints.lock(&endpoint.device).await;
             self.detach(&endpoint.device, &handle).await?;
@@ -245,6 +257,15 @@ fn unlike(previous: &Previous, endpoint: &Endpoint) -> Vec<String> {
     let missing =
         missing.map(|address| format!("prevResult does not have {address}, which is the pod's address"));
     device.into_iter().chain(missing).collect()
+}
+
+/// The handle of a pod's addresses does not name the device, as Calico's does not: a network gives a container one.
+fn second_device(has: &str, wanted: &str) -> CniError {
+    let details = format!(
+        "CNI_IFNAME is {wanted:?}, and the container has {has:?} in this network already; a second device needs a \
+         network of another name"
+    );
+    CniError::new(Code::CONFIG, "a container has one device in a network", details)
 }
 
 fn no_namespace() -> CniError {
