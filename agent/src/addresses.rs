@@ -239,7 +239,7 @@ impl Owner {
 
     /// Gives back what the handles hold; what cannot be, since the datastore is away, is owed.
     async fn release_all(&mut self, handles: &[String]) -> Vec<Result<Release, Refused>> {
-        let config = self.cluster.borrow_and_update().ipam.clone();
+        let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
             Ok(addresses) => {
@@ -290,7 +290,7 @@ impl Owner {
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
-        let config = self.cluster.borrow_and_update().ipam.clone();
+        let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
         if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
@@ -332,7 +332,7 @@ mod tests {
         let store = Faulty::new(Memory::new(), 1, Faults::default());
         let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
         let pools = vec![IpPool::from_object(&pool).unwrap()];
-        let (_, cluster) = watch::channel(Arc::new(Cluster { pools, ..Cluster::default() }));
+        let (_, cluster) = watch::channel(Arc::new(Cluster { pools: Arc::new(pools), ..Cluster::default() }));
         let allocator = Allocator::new("n1".parse().unwrap());
         let (blocks, _) = watch::channel(BTreeSet::new());
         let door = Arc::new(store.clone());

@@ -59,7 +59,7 @@ impl Peering {
     fn add_configured(&mut self, cluster: &Cluster, node: &NodeName, own: Ipv4Addr) {
         let is_global = |spec: &BgpPeerSpec| spec.node.as_deref().unwrap_or("").is_empty();
         let (global, of_nodes): (Vec<_>, Vec<_>) =
-            cluster.peers.iter().partition(|(_, spec)| is_global(spec));
+            cluster.peers.iter().map(|(name, spec)| (name, &**spec)).partition(|(_, spec)| is_global(spec));
         let ours = of_nodes.into_iter().filter(|(_, spec)| spec.node.as_deref() == Some(node.as_str()));
         let named = |kind| move |peer| (kind, peer);
         for (kind, (name, spec)) in global.into_iter().map(named("Global")).chain(ours.map(named("Node"))) {
@@ -137,7 +137,7 @@ mod tests {
 
     fn cluster() -> Cluster {
         let nodes = [node("a", Some("10.0.0.10/24")), node("b", Some("10.0.0.9/24")), node("c", None)];
-        Cluster { nodes: nodes.into(), ..Cluster::default() }
+        Cluster { nodes: std::sync::Arc::new(nodes.into()), ..Cluster::default() }
     }
 
     fn peers_of_a(cluster: &Cluster) -> Peering {
@@ -145,7 +145,8 @@ mod tests {
     }
 
     fn add_peer(cluster: &mut Cluster, name: &str, spec: Value) {
-        cluster.peers.insert(name.into(), serde_json::from_value(spec).unwrap());
+        let spec = std::sync::Arc::new(serde_json::from_value(spec).unwrap());
+        std::sync::Arc::make_mut(&mut cluster.peers).insert(name.into(), spec);
     }
 
     #[test]
@@ -161,7 +162,7 @@ mod tests {
     fn a_node_without_an_address_is_no_peer_and_a_mesh_can_be_switched_off() {
         let mut cluster = cluster();
         assert_eq!(peers_of_a(&cluster).peers.len(), 1);
-        cluster.bgp.node_to_node_mesh_enabled = Some(false);
+        std::sync::Arc::make_mut(&mut cluster.bgp).node_to_node_mesh_enabled = Some(false);
         assert!(peers_of_a(&cluster).peers.is_empty());
     }
 
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn two_nodes_with_one_address_are_named() {
         let mut cluster = cluster();
-        cluster.nodes.extend([node("thief", Some("10.0.0.10/24"))]);
+        std::sync::Arc::make_mut(&mut cluster.nodes).extend([node("thief", Some("10.0.0.10/24"))]);
         let problems = peers_of_a(&cluster).problems;
         assert!(problems[0].contains("thief") && problems[0].contains("10.0.0.10"), "{problems:?}");
     }
