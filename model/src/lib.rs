@@ -6,6 +6,7 @@
 //! made from objects by conversions whose [`Invalid`] names the object, the field and what is allowed.
 
 mod block;
+pub mod calico_metadata;
 mod kind;
 mod names;
 mod node;
