@@ -17,6 +17,7 @@ mod complaint;
 mod felix_configuration;
 mod interval;
 mod ipam_config;
+pub mod calico_metadata;
 mod kind;
 mod names;
 mod namespace;
