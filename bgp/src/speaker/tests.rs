@@ -82,6 +82,19 @@ fn many_prefixes_with_equal_attributes_share_messages() {
 }
 
 #[test]
+fn routes_of_many_messages_leave_in_one_when_they_say_the_same() {
+    let mut world = World::new(|_| ());
+    world.originates(&[]);
+    world.up(3);
+    world.up(12);
+    world.transmit_all();
+    let before = world.heard[&3].messages;
+    (0..50).for_each(|number| world.announces(12, &format!("10.{number}.0.0/16"), |_| ()));
+    assert_eq!(world.hears(3).len(), 50);
+    assert_eq!(world.heard[&3].messages, before + 1);
+}
+
+#[test]
 fn what_changes_back_before_it_is_told_is_never_told() {
     let mut world = World::new(|_| ());
     world.originates(&[]);
