@@ -1,5 +1,6 @@
 //! The speaker as its peers and its owner see it.
 
+mod network;
 mod policy;
 mod reflection;
 mod world;
