@@ -138,10 +138,13 @@ impl Speaker {
             interfaces: &self.config.interfaces,
         };
         let mut desk = Desk::new(to, rules);
-        let batch = out.take(|prefix| self.wanted(prefix, config.hears_learned(), &mut desk));
         let mut bytes = BytesMut::new();
-        for impossible in batch.encode(negotiated.context, &mut bytes) {
-            out.told.remove(&impossible);
+        // After a change of policy most of what is looked at may be as the peer knows it.
+        while bytes.is_empty() && !out.dirty.is_empty() {
+            let batch = out.take(|prefix| self.wanted(prefix, config.hears_learned(), &mut desk));
+            for impossible in batch.encode(negotiated.context, &mut bytes) {
+                out.told.remove(&impossible);
+            }
         }
         let context = negotiated.context;
         if self.owes_end_of_rib(peer) {

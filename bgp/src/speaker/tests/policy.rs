@@ -88,6 +88,17 @@ fn an_export_filter_comes_before_the_policy_and_only_the_difference_is_told() {
 }
 
 #[test]
+fn a_change_behind_thousands_of_routes_that_stay_is_told_too() {
+    let mut world = with_routes();
+    let own = (0..6000u32).map(|n| net(&format!("10.{}.{}.0/24", 100 + n / 256, n % 256)));
+    world.speaker.originate(world.now, own.chain([net("192.168.1.0/26")]).collect());
+    assert_eq!(world.hears(2).len(), 6001);
+    let reject = filter(vec![rule("192.168.0.0/16", Action::Reject)]);
+    world.reconfigure(2, |peer| peer.export_filters = reject);
+    assert_eq!(world.hears(2).len(), 6000);
+}
+
+#[test]
 fn a_filter_prepends_behind_our_own_as() {
     let mut world = with_routes();
     let prepend = Action::Accept(vec![Operation::PrependAsPath(vec![asn(1), asn(2)])]);
