@@ -191,7 +191,7 @@ impl PeerTask {
     fn connected(&mut self, connection: Connection, event: impl Fn(ConnectionId, IpAddr) -> Event) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.links.push(Link::new(id, connection.stream));
+        self.links.push(Link::new(id, connection.stream, connection.socket));
         self.session.handle(now(), event(id, connection.local.ip().to_canonical()));
     }
 

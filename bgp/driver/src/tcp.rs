@@ -50,11 +50,7 @@ impl Transport for Tcp {
 
 impl Listener for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move {
-            let stream = TcpListener::accept(self).await?.0;
-            let socket = stream.as_fd().try_clone_to_owned()?;
-            Ok(Connection { socket: Some(socket), ..connection(stream)? })
-        })
+        Box::pin(async move { connection(TcpListener::accept(self).await?.0) })
     }
 
     fn set_key(&mut self, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
@@ -113,7 +109,8 @@ fn socket(family: SocketAddr) -> io::Result<TcpSocket> {
 
 fn connection(stream: TcpStream) -> io::Result<Connection> {
     let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-    Ok(Connection::new(Box::new(stream), local, remote))
+    let socket = Some(stream.as_fd().try_clone_to_owned()?);
+    Ok(Connection { stream: Box::new(stream), local, remote, socket })
 }
 
 fn because(error: &io::Error, what: String) -> io::Error {
