@@ -63,7 +63,12 @@ impl Listener for TcpListener {
 pub(crate) fn protect_accepted(socket: &impl AsFd, peer: IpAddr, guard: &Guard) -> io::Result<()> {
     protect(socket, peer, guard)?;
     let least = guard.ttl.least_incoming();
-    match syn_ttl(socket)? {
+    // Asked for in any case: the kernel keeps it until then.
+    let arrived = syn_ttl(socket);
+    if least == 0 {
+        return Ok(());
+    }
+    match arrived? {
         Some(ttl) if ttl < least => {
             Err(io::Error::other(format!("it came with TTL {ttl}, TTL security wants {least} at least")))
         }
