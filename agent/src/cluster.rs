@@ -11,7 +11,7 @@ use futures::stream::{SelectAll, select_all};
 use manx_datastore::{Datastore, Event, Only};
 use manx_ipam::check_overlaps;
 use manx_model::{
-    BgpConfigurationSpec, BgpPeerSpec, Invalid, IpPool, IpamConfigSpec, Kind, Node, NodeName, Object,
+    BgpConfigurationSpec, BgpPeer, Invalid, IpPool, IpamConfigSpec, Kind, Node, NodeName, Object,
 };
 use tokio::sync::watch;
 
@@ -35,7 +35,7 @@ pub struct Cluster {
     /// The BGPConfiguration `default`.
     pub bgp: BgpConfigurationSpec,
     /// BGPPeers by name.
-    pub peers: BTreeMap<String, BgpPeerSpec>,
+    pub peers: BTreeMap<String, BgpPeer>,
     /// The IPAMConfig `default`.
     pub ipam: IpamConfigSpec,
     /// Objects that cannot be used, and why.
@@ -139,10 +139,20 @@ impl Cluster {
             Kind::Node => self.add_node(object),
             Kind::IPPool => self.add_pool(object),
             Kind::BGPPeer => {
-                object.spec().map(|spec| drop(self.peers.insert(object.name().to_owned(), spec)))
+                BgpPeer::from_object(object).map(|peer| drop(self.peers.insert(peer.name.clone(), peer)))
             }
-            Kind::BGPConfiguration if object.name() == "default" => object.spec().map(|spec| self.bgp = spec),
-            Kind::IPAMConfig if object.name() == "default" => object.spec().map(|spec| self.ipam = spec),
+            Kind::BGPConfiguration if object.name() == "default" => {
+                let (spec, refused) = BgpConfigurationSpec::from_object(object);
+                self.bgp = spec;
+                self.invalid.extend(refused);
+                Ok(())
+            }
+            Kind::IPAMConfig if object.name() == "default" => {
+                let (spec, refused) = IpamConfigSpec::from_object(object);
+                self.ipam = spec;
+                self.invalid.extend(refused);
+                Ok(())
+            }
             _ => Ok(()),
         };
         self.invalid.extend(added.err());
