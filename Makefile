@@ -5,18 +5,19 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core sim build setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo test test-core sim build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: setup build ## A small cluster, pods, pings, IPIP and plain BGP (KEEP=1 leaves it up; root)
 	@tests/with-ipip tests/demo
 
-test: setup build ## All tests (root; the tunnel's in a guest where the kernel has no ipip)
+test: setup kubernetes build ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
+	@tests/bird16
 	@tests/run all
 
-test-core: ## Unit, property and simulation tests (no root)
+test-core: ## Unit, property and simulation tests (no root, no Go)
 	@tests/run core
 
 sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
@@ -26,6 +27,9 @@ build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab
 	RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' cargo build --release -p manx-cni --target $(MACHINE)
 	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
+
+kubernetes: ## kube-apiserver, etcd and kubectl for the tests (Go; minutes, the first time)
+	@tests/kubernetes/build
 
 setup:
 	@tests/setup

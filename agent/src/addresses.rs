@@ -2,24 +2,33 @@
 //!
 //! The owner is a task with a queue in front. What has gathered in the queue while a write was under way is the next
 //! batch, so a burst of pods costs fewer writes than pods, and a single pod waits for nobody.
+//!
+//! What is given back while the datastore is away is owed: the owner remembers it, and gives it back as soon as the
+//! datastore answers. An agent that is killed meanwhile finds in IPAM what has no link any more, and gives that back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
 use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
 use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::latest;
 use crate::pool_choice::choose;
+use crate::problems::Problems;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
 const QUEUE: usize = 1024;
+
+/// What is owed is tried again after this long, and then after twice as long, up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// Asks the owner. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,7 +49,7 @@ struct Wanted {
 #[derive(Debug)]
 enum Command {
     Assign(Wanted, Reply<Assigned>),
-    Release(String, Reply<Vec<IpAddr>>),
+    Release(String, Reply<Release>),
     Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
 
@@ -54,15 +63,16 @@ impl Addresses {
         self.ask(|reply| Command::Assign(Wanted { request, pools }, reply)).await
     }
 
-    /// Gives back what `handle` holds: nothing, if it holds nothing.
+    /// Gives back what `handle` holds: nothing, if it holds nothing. While the datastore is away that is remembered.
     ///
     /// # Errors
     /// Why it is not given back; try again.
-    pub async fn release(&self, handle: String) -> Result<Vec<IpAddr>, Refused> {
+    pub async fn release(&self, handle: String) -> Result<Release, Refused> {
         self.ask(|reply| Command::Release(handle, reply)).await
     }
 
-    /// Gives back what this node holds under the `stale` handles, and mends handles that hold nothing any more.
+    /// Gives back what this node holds under the `stale` handles (while the datastore is away: later), and mends handles
+    /// that hold nothing any more.
     ///
     /// # Errors
     /// Why it is not given back; try again.
@@ -75,6 +85,15 @@ impl Addresses {
         self.commands.send(command(reply)).await.map_err(|_| Refused::Stopping)?;
         answer.await.map_err(|_| Refused::Stopping)?
     }
+}
+
+/// What became of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// These were given back.
+    Done(Vec<IpAddr>),
+    /// The datastore is away: it is done when it is back.
+    Owed,
 }
 
 /// Why a request was not carried out.
@@ -115,6 +134,10 @@ pub struct Owner {
     pub blocks: watch::Sender<BTreeSet<IpNet>>,
     /// The time of day.
     pub wall_clock: fn() -> SystemTime,
+    /// What is wrong.
+    pub problems: Problems,
+    /// Handles that are to be given back when the datastore answers.
+    owed: BTreeSet<String>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -126,18 +149,65 @@ impl Owner {
         cluster: watch::Receiver<Arc<Cluster>>,
         blocks: watch::Sender<BTreeSet<IpNet>>,
         wall_clock: fn() -> SystemTime,
+        problems: Problems,
     ) -> (Self, Addresses) {
         let (sender, commands) = mpsc::channel(QUEUE);
-        (Self { allocator, store, cluster, blocks, wall_clock, commands }, Addresses { commands: sender })
+        let owed = BTreeSet::new();
+        let owner = Self { allocator, store, cluster, blocks, wall_clock, problems, owed, commands };
+        (owner, Addresses { commands: sender })
     }
 
     /// Serves until nobody can ask any more.
     pub async fn run(mut self) {
         let mut batch = Vec::new();
-        while self.commands.recv_many(&mut batch, QUEUE).await > 0 {
-            self.serve(batch.drain(..)).await;
+        let mut retry = RETRY_FIRST;
+        let mut due = Instant::now();
+        loop {
+            let owed_before = !self.owed.is_empty();
+            tokio::select! {
+                () = sleep_until(due), if owed_before => {
+                    retry = match self.pay().await {
+                        true => RETRY_FIRST,
+                        false => RETRY_MOST.min(retry * 2),
+                    };
+                    due = Instant::now() + retry;
+                }
+                received = self.commands.recv_many(&mut batch, QUEUE) => match received {
+                    0 => return,
+                    _ => self.serve(batch.drain(..)).await,
+                },
+            }
+            if !owed_before && !self.owed.is_empty() {
+                due = Instant::now() + retry;
+            }
             latest::set(&self.blocks, self.allocator.confirmed_blocks());
         }
+    }
+
+    /// Tries to give back what is owed; `true` when the datastore answered.
+    async fn pay(&mut self) -> bool {
+        let owed: Vec<String> = std::mem::take(&mut self.owed).into_iter().collect();
+        let answers = self.release_all(&owed).await;
+        for (handle, answer) in owed.into_iter().zip(answers) {
+            match answer {
+                Ok(Release::Done(addresses)) => tracing::info!(handle, ?addresses, "given back"),
+                Ok(Release::Owed) => {}
+                // Nobody else asks for it any more.
+                Err(error) => {
+                    tracing::warn!(handle, "what it held is not given back yet: {error}");
+                    self.owed.insert(handle);
+                }
+            }
+        }
+        self.tell_owed();
+        self.owed.is_empty()
+    }
+
+    fn tell_owed(&self) {
+        let count = self.owed.len();
+        let told = (count > 0)
+            .then(|| format!("what {count} gone pods held is given back when the datastore answers"));
+        self.problems.set("addresses", told);
     }
 
     /// Releases first: what they free is there for the rest.
@@ -154,17 +224,35 @@ impl Owner {
         self.assign(assigns).await;
     }
 
-    async fn release(&mut self, batch: Vec<(String, Reply<Vec<IpAddr>>)>) {
+    async fn release(&mut self, batch: Vec<(String, Reply<Release>)>) {
         if batch.is_empty() {
             return;
         }
         let (handles, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let config = self.cluster.borrow_and_update().ipam.clone();
-        let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, &handles).await;
+        let answers = self.release_all(&handles).await;
+        self.tell_owed();
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A caller that went away has lost interest, not the release.
-            let _ = reply.send(answer.map_err(Refused::from));
+            let _ = reply.send(answer);
         }
+    }
+
+    /// Gives back what the handles hold; what cannot be, since the datastore is away, is owed.
+    async fn release_all(&mut self, handles: &[String]) -> Vec<Result<Release, Refused>> {
+        let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
+        let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
+        let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
+            Ok(addresses) => {
+                self.owed.remove(handle);
+                Ok(Release::Done(addresses))
+            }
+            Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) => {
+                self.owed.insert(handle.clone());
+                Ok(Release::Owed)
+            }
+            Err(error) => Err(error.into()),
+        };
+        handles.iter().zip(answers).map(|(handle, answer)| settle(handle, answer)).collect()
     }
 
     /// One batch for all that name the same pools.
@@ -175,6 +263,10 @@ impl Owner {
         }
         for (pools, batch) in by_pools {
             let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            for request in &requests {
+                // The container is wanted again: it keeps what it was to give back.
+                self.owed.remove(&request.handle);
+            }
             let answers = self.assign_from(&pools, &requests).await;
             for (reply, answer) in replies.into_iter().zip(answers) {
                 let _ = reply.send(answer);
@@ -198,9 +290,13 @@ impl Owner {
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
-        let config = self.cluster.borrow_and_update().ipam.clone();
+        let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
+        if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
+            self.owed.extend(stale.iter().cloned());
+            self.tell_owed();
+        }
         Ok(swept?)
     }
 }
@@ -222,4 +318,63 @@ pub fn by_handle(allocator: &Allocator) -> BTreeMap<&str, Held<'_>> {
         handles.entry(handle).or_insert_with(fresh).addresses.push(address);
     }
     handles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manx_datastore::testing::{Faults, Faulty};
+    use manx_datastore::{Memory, Only};
+    use manx_model::{IpPool, Kind, Object};
+
+    /// An owner with one pool, on a store that can be cut off.
+    fn owner() -> (Addresses, Faulty<Memory>) {
+        let store = Faulty::new(Memory::new(), 1, Faults::default());
+        let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
+        let pools = vec![IpPool::from_object(&pool).unwrap()];
+        let (_, cluster) = watch::channel(Arc::new(Cluster { pools: Arc::new(pools), ..Cluster::default() }));
+        let allocator = Allocator::new("n1".parse().unwrap());
+        let (blocks, _) = watch::channel(BTreeSet::new());
+        let door = Arc::new(store.clone());
+        let clock = || SystemTime::UNIX_EPOCH;
+        let (owner, addresses) = Owner::new(allocator, door, cluster, blocks, clock, Problems::default());
+        tokio::spawn(owner.run());
+        (addresses, store)
+    }
+
+    async fn assign(addresses: &Addresses, handle: &str) -> IpAddr {
+        let request = AssignRequest { handle: handle.to_owned(), attributes: BTreeMap::new() };
+        addresses.assign(request, Vec::new()).await.unwrap().address
+    }
+
+    async fn handles(store: &Faulty<Memory>) -> usize {
+        store.list(Kind::IPAMHandle, &Only::All).await.unwrap().len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_released_while_the_datastore_is_away_is_given_back_when_it_answers() {
+        let (addresses, store) = owner();
+        let held = assign(&addresses, "net.a").await;
+        store.down();
+        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
+        tokio::time::sleep(RETRY_MOST * 10).await;
+        store.up();
+        assert_eq!(handles(&store).await, 1);
+        tokio::time::sleep(RETRY_MOST).await;
+        assert_eq!(handles(&store).await, 0);
+        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Done(Vec::new()));
+        assert_ne!(assign(&addresses, "net.b").await, held, "the first free one is another");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_comes_back_keeps_what_it_was_to_give_back() {
+        let (addresses, store) = owner();
+        let held = assign(&addresses, "net.a").await;
+        store.down();
+        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
+        store.up();
+        assert_eq!(assign(&addresses, "net.a").await, held);
+        tokio::time::sleep(RETRY_MOST * 2).await;
+        assert_eq!(handles(&store).await, 1);
+    }
 }

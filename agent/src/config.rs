@@ -63,13 +63,28 @@ pub enum Backend {
     None,
 }
 
-/// Where the cluster's objects are (`MANX_DATASTORE`).
+/// Where the cluster's objects are (`MANX_DATASTORE`, `DATASTORE_TYPE`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatastoreChoice {
     /// In this process, and gone with it: a node of its own.
     Memory,
     /// In a directory of manifests, shared by the agents of one machine.
     File(PathBuf),
+    /// In Kubernetes, as Calico stores them.
+    Kubernetes {
+        /// How to reach it (`KUBECONFIG`); otherwise as a pod of the cluster does.
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+impl std::fmt::Display for DatastoreChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::File(directory) => write!(f, "file:{}", directory.display()),
+            Self::Kubernetes { .. } => f.write_str("kubernetes"),
+        }
+    }
 }
 
 /// Parameters under Felix' names (`FELIX_…`).
@@ -142,9 +157,7 @@ impl Config {
             asn: reader.parse("AS", str::parse),
             default_pool: DefaultPool::read(&mut reader),
             felix: Felix::read(&mut reader),
-            datastore: reader
-                .parse("MANX_DATASTORE", parse::datastore)
-                .unwrap_or_else(|| DatastoreChoice::File("/var/lib/manx/datastore".into())),
+            datastore: DatastoreChoice::read(&mut reader),
             run_dir: reader.parse("MANX_RUN_DIR", parse::directory).unwrap_or_else(|| "/run/manx".into()),
             state_dir: reader
                 .parse("MANX_STATE_DIR", parse::directory)
@@ -154,6 +167,19 @@ impl Config {
             node: node.unwrap_or_else(|| "unknown".parse().expect("a constant node name")),
         };
         reader.finish(config)
+    }
+}
+
+impl DatastoreChoice {
+    /// `MANX_DATASTORE`, else Calico's `DATASTORE_TYPE`, else the directory of this machine.
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let kubeconfig = reader.parse("KUBECONFIG", parse::file);
+        let named = reader.parse("DATASTORE_TYPE", parse::datastore_type);
+        match reader.parse("MANX_DATASTORE", parse::datastore).or(named) {
+            Some(Self::Kubernetes { .. }) => Self::Kubernetes { kubeconfig },
+            Some(other) => other,
+            None => Self::File("/var/lib/manx/datastore".into()),
+        }
     }
 }
 

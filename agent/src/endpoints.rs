@@ -18,6 +18,34 @@ pub struct Endpoint {
     pub device: String,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// How the pod was attached. `None`: by an agent before this one.
+    pub origin: Option<Origin>,
+}
+
+/// What only the ADD says of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The network's name.
+    pub network: String,
+    /// The pod's own device.
+    pub pod_device: String,
+}
+
+impl Endpoint {
+    /// The pod's device in this network, if it is known and is not `pod_device`.
+    pub fn other_device(&self, pod_device: &str) -> Option<&str> {
+        let known = self.origin.as_ref().map(|origin| origin.pod_device.as_str());
+        known.filter(|known| *known != pod_device)
+    }
+
+    /// Whether the pod of `handle` is certainly in `network`. Handles are `network.container`, and both may contain dots:
+    /// of a pod whose ADD we have not seen, the shortest container's id counts.
+    pub fn is_in(&self, network: &str, handle: &str) -> bool {
+        match &self.origin {
+            Some(origin) => origin.network == network,
+            None => handle.rsplit_once('.').is_some_and(|(name, _)| name == network.to_lowercase()),
+        }
+    }
 }
 
 /// The pods of this node by IPAM handle. Cheap to clone; all clones are one table.
@@ -104,7 +132,8 @@ pub fn adopt(
         };
         match survival {
             Survival::Device(device) => {
-                endpoints.insert(handle.to_owned(), Endpoint { device, addresses: held.addresses });
+                let endpoint = Endpoint { device, addresses: held.addresses, origin: None };
+                endpoints.insert(handle.to_owned(), endpoint);
             }
             Survival::Gone(reason) => drop(stale.insert(handle.to_owned(), reason)),
             Survival::NoPod => {}
@@ -153,7 +182,19 @@ mod tests {
     }
 
     fn endpoint(address: &str) -> Endpoint {
-        Endpoint { device: "cali1".into(), addresses: vec![address.parse().unwrap()] }
+        Endpoint { device: "cali1".into(), addresses: vec![address.parse().unwrap()], origin: None }
+    }
+
+    #[test]
+    fn a_network_whose_name_begins_with_anothers_keeps_its_pods() {
+        let unknown = endpoint("10.0.0.1");
+        let origin = Origin { network: "Net".into(), pod_device: "eth0".into() };
+        let known = Endpoint { origin: Some(origin), ..unknown.clone() };
+        for (handle, unknown_is_in, known_is_in) in [("net.a", true, true), ("net.2.a", false, true)] {
+            assert_eq!(unknown.is_in("Net", handle), unknown_is_in, "{handle}");
+            assert_eq!(known.is_in("Net", handle), known_is_in, "{handle}");
+        }
+        assert!(unknown.is_in("net.2", "net.2.a") && !known.is_in("net.2", "net.2.a"));
     }
 
     #[test]

@@ -125,7 +125,7 @@ mod tests {
 
     fn cluster() -> Cluster {
         let nodes = [node("a", Some("10.0.0.10/24")), node("b", Some("10.0.0.9/24")), node("c", None)];
-        Cluster { nodes: nodes.into(), ..Cluster::default() }
+        Cluster { nodes: std::sync::Arc::new(nodes.into()), ..Cluster::default() }
     }
 
     fn peers_of_a(cluster: &Cluster) -> Peering {
@@ -134,7 +134,7 @@ mod tests {
 
     fn add_peer(cluster: &mut Cluster, name: &str, spec: Value) {
         let peer = BgpPeer::from_object(&Object::new(Kind::BGPPeer, name, &spec)).unwrap();
-        cluster.peers.insert(name.into(), peer);
+        std::sync::Arc::make_mut(&mut cluster.peers).insert(name.into(), std::sync::Arc::new(peer));
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
     fn a_node_without_an_address_is_no_peer_and_a_mesh_can_be_switched_off() {
         let mut cluster = cluster();
         assert_eq!(peers_of_a(&cluster).peers.len(), 1);
-        cluster.bgp.node_to_node_mesh_enabled = Some(false);
+        std::sync::Arc::make_mut(&mut cluster.bgp).node_to_node_mesh_enabled = Some(false);
         assert!(peers_of_a(&cluster).peers.is_empty());
     }
 
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn two_nodes_with_one_address_are_named() {
         let mut cluster = cluster();
-        cluster.nodes.extend([node("thief", Some("10.0.0.10/24"))]);
+        std::sync::Arc::make_mut(&mut cluster.nodes).extend([node("thief", Some("10.0.0.10/24"))]);
         let problems = peers_of_a(&cluster).problems;
         assert!(problems[0].contains("thief") && problems[0].contains("10.0.0.10"), "{problems:?}");
     }

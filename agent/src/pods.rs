@@ -10,17 +10,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use manx_cni::config::Ipam;
 use manx_cni::handle::handle_id;
+use manx_cni::previous::Previous;
 use manx_cni::protocol::{Attachment, Command, Pod};
-use manx_cni::{Attached, CniError, Code, Conf, Container, Mac, Reply, Request};
+use manx_cni::settings::Wishes;
+use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request, Settings};
 use manx_felix::{Kernel, PodLink};
 use manx_ipam::AssignRequest;
 use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
 
 use crate::addresses::{Addresses, Refused};
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, Origin};
+use crate::network;
+use crate::problems::Problems;
 
 /// Carries out CNI requests.
 pub struct Pods {
@@ -36,6 +39,8 @@ pub struct Pods {
     pub endpoints: Endpoints,
     /// The kernel.
     pub kernel: Arc<dyn Kernel>,
+    /// Told of what a network configuration asks for in vain.
+    pub problems: Problems,
     /// The time of day.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -45,10 +50,12 @@ impl Pods {
     pub async fn serve(&self, request: Request, netns: Option<OwnedFd>) -> Reply {
         let answer = match &request.command {
             Command::Add(container) => self.add(&request, container, netns).await.map(Reply::Attached),
-            Command::Check(container) => self.check(&request, container, netns).await.map(|()| Reply::Done),
+            Command::Check { container, previous } => {
+                self.check(&request, container, previous, netns).await.map(|()| Reply::Done)
+            }
             Command::Del(container) => self.del(&request.network, container).await.map(|()| Reply::Done),
             Command::Gc { valid } => self.gc(&request.network, valid).await.map(|()| Reply::Done),
-            Command::Status => Ok(Reply::Done),
+            Command::Status => self.status(&request).map(|()| Reply::Done),
         };
         answer.unwrap_or_else(Reply::Error)
     }
@@ -60,24 +67,30 @@ impl Pods {
         netns: Option<OwnedFd>,
     ) -> Result<Attached, CniError> {
         let netns = netns.ok_or_else(no_namespace)?;
-        let conf = request.conf()?;
-        only_ipv4(&conf.ipam)?;
-        let mtu = self.mtu(&conf)?;
+        let settings = &request.settings;
+        self.accept(&request.network, settings, &container.wishes)?;
+        let mtu = self.mtu(settings)?;
         let handle = handle_id(&request.network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
         let known = self.endpoints.get(&handle);
+        if let Some(has) = known.as_ref().and_then(|known| known.other_device(&container.pod_device)) {
+            return Err(second_device(has, &container.pod_device));
+        }
         let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
-        let assigned = self.addresses.assign(assign, conf.ipam.ipv4_pools).await.map_err(no_address)?;
+        let assigned =
+            self.addresses.assign(assign, settings.ipam.ipv4_pools.clone()).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
             handle: handle.clone(),
             addresses: vec![assigned.address],
             mtu,
-            allow_ip_forwarding: conf.allow_ip_forwarding,
+            allow_ip_forwarding: settings.allow_ip_forwarding,
         };
-        let endpoint = Endpoint { device: pod.host_device.clone(), addresses: pod.addresses.clone() };
+        let origin = Origin { network: request.network.clone(), pod_device: pod.pod_device.clone() };
+        let (device, addresses) = (pod.host_device.clone(), pod.addresses.clone());
+        let endpoint = Endpoint { device, addresses, origin: Some(origin) };
         self.endpoints.insert(handle, endpoint);
         match self.kernel.attach(netns, &pod).await {
             Ok(macs) => Ok(attached(pod, &macs)),
@@ -102,6 +115,7 @@ impl Pods {
         &self,
         request: &Request,
         container: &Container,
+        previous: &Previous,
         netns: Option<OwnedFd>,
     ) -> Result<(), CniError> {
         const MSG: &str = "the pod's network is not what ADD made it";
@@ -112,26 +126,51 @@ impl Pods {
             let details = format!("no address is held by {handle}");
             return Err(CniError::new(Code::UNKNOWN_CONTAINER, MSG, details));
         };
-        let conf = request.conf()?;
+        let mut differences = unlike(previous, &endpoint);
         let pod = PodLink {
             host_device: endpoint.device,
             pod_device: container.pod_device.clone(),
             handle,
             addresses: endpoint.addresses,
-            mtu: self.mtu(&conf)?,
-            allow_ip_forwarding: conf.allow_ip_forwarding,
+            mtu: self.mtu(&request.settings)?,
+            allow_ip_forwarding: request.settings.allow_ip_forwarding,
         };
         match self.kernel.check(netns, &pod).await {
-            Ok(differences) if differences.is_empty() => Ok(()),
-            Ok(differences) => Err(CniError::new(Code::CHECK_FAILED, MSG, differences.join("; "))),
-            Err(error) => Err(CniError::new(Code::DATAPLANE, MSG, error.to_string())),
+            Ok(found) => differences.extend(found),
+            Err(error) => return Err(CniError::new(Code::DATAPLANE, MSG, error.to_string())),
         }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(CniError::new(Code::CHECK_FAILED, MSG, differences.join("; ")))
+    }
+
+    /// Whether an ADD with this configuration would be served.
+    fn status(&self, request: &Request) -> Result<(), CniError> {
+        self.accept(&request.network, &request.settings, &Wishes::default())?;
+        let unavailable = |error: CniError| CniError { code: Code::NOT_AVAILABLE, ..error };
+        self.mtu(&request.settings).map(drop).map_err(unavailable)
+    }
+
+    fn accept(&self, network: &str, settings: &Settings, wishes: &Wishes) -> Result<(), CniError> {
+        network::refuse(settings, wishes)?;
+        let in_vain = network::without_effect(network, settings, wishes, &self.node);
+        self.problems.set("CNI configuration", in_vain);
+        Ok(())
     }
 
     async fn del(&self, network: &str, container: &Container) -> Result<(), CniError> {
         let handle = handle_id(network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
+        if self
+            .endpoints
+            .get(&handle)
+            .is_some_and(|known| known.other_device(&container.pod_device).is_some())
+        {
+            // The runtime cleans up after an ADD that was refused: the pod keeps the device that it has.
+            return Ok(());
+        }
         self.detach(&host_device, &handle).await
     }
 
@@ -139,12 +178,11 @@ impl Pods {
     async fn gc(&self, network: &str, valid: &[Attachment]) -> Result<(), CniError> {
         let valid: BTreeSet<String> =
             valid.iter().map(|known| handle_id(network, &known.container_id)).collect();
-        let ours = format!("{}.", network.to_lowercase());
         let stale = self
             .endpoints
             .all()
             .into_iter()
-            .filter(|(handle, _)| handle.starts_with(&ours) && !valid.contains(handle));
+            .filter(|(handle, endpoint)| endpoint.is_in(network, handle) && !valid.contains(handle));
         for (handle, endpoint) in stale {
             let _alone = self.endpoints.lock(&endpoint.device).await;
             self.detach(&endpoint.device, &handle).await?;
@@ -170,9 +208,9 @@ impl Pods {
     }
 
     /// The pod's MTU: by the network configuration, else by the node.
-    fn mtu(&self, conf: &Conf) -> Result<u32, CniError> {
+    fn mtu(&self, settings: &Settings) -> Result<u32, CniError> {
         let unknown = |reason| CniError::new(Code::TRY_AGAIN_LATER, "the pod's MTU is not known yet", reason);
-        conf.mtu.map_or_else(|| self.mtu.borrow().clone().map_err(unknown), Ok)
+        settings.mtu.map_or_else(|| self.mtu.borrow().clone().map_err(unknown), Ok)
     }
 
     fn host_device(&self, container: &Container) -> String {
@@ -210,15 +248,24 @@ fn attached(pod: PodLink, macs: &manx_felix::Attached) -> Attached {
     }
 }
 
-fn only_ipv4(ipam: &Ipam) -> Result<(), CniError> {
-    let wrong = match ipam {
-        Ipam { assign_ipv6: true, .. } => "ipam.assign_ipv6 is \"true\"",
-        Ipam { assign_ipv4: false, .. } => "ipam.assign_ipv4 is \"false\"",
-        Ipam { ipv6_pools, .. } if !ipv6_pools.is_empty() => "ipam.ipv6_pools names pools",
-        _ => return Ok(()),
-    };
-    let details = format!("{wrong}, and IPv6 is not supported yet: remove it, and pods get an IPv4 address");
-    Err(CniError::new(Code::CONFIG, "the network configuration cannot be carried out", details))
+/// What ADD reported to the runtime, and is not so: the runtime and the pod's neighbours may rely on it.
+fn unlike(previous: &Previous, endpoint: &Endpoint) -> Vec<String> {
+    let device = (!previous.host_devices.contains(&endpoint.device)).then(|| {
+        format!("prevResult does not have {}, which is the pod's device on the host", endpoint.device)
+    });
+    let missing = endpoint.addresses.iter().filter(|address| !previous.addresses.contains(address));
+    let missing =
+        missing.map(|address| format!("prevResult does not have {address}, which is the pod's address"));
+    device.into_iter().chain(missing).collect()
+}
+
+/// The handle of a pod's addresses does not name the device, as Calico's does not: a network gives a container one.
+fn second_device(has: &str, wanted: &str) -> CniError {
+    let details = format!(
+        "CNI_IFNAME is {wanted:?}, and the container has {has:?} in this network already; a second device needs a \
+         network of another name"
+    );
+    CniError::new(Code::CONFIG, "a container has one device in a network", details)
 }
 
 fn no_namespace() -> CniError {

@@ -40,37 +40,74 @@ impl Publication {
         wanted
     }
 
-    /// The Node as it should be stored, if that differs from how it is.
-    fn amended(&self, name: &NodeName, stored: Option<&Object>) -> Option<Object> {
-        let fresh = || Object::new(Kind::Node, name.as_str(), &Value::Null);
-        let mut node = stored.cloned().unwrap_or_else(fresh);
-        for (key, value) in self.annotations() {
-            match value {
-                Some(value) => drop(node.metadata.annotations.insert(key.into(), value)),
-                None => drop(node.metadata.annotations.remove(key)),
-            }
-        }
-        (Some(&node) != stored).then_some(node)
+    /// What must be changed on the Node as it is.
+    fn missing(&self, stored: &Object) -> BTreeMap<String, Option<String>> {
+        let differs =
+            |key: &str, value: &Option<String>| stored.metadata.annotations.get(key) != value.as_ref();
+        self.annotations()
+            .into_iter()
+            .filter(|(key, value)| differs(key, value))
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
     }
+}
+
+/// Who makes the Node object of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeMaker {
+    /// This agent: without Kubernetes there is nobody else.
+    Agent,
+    /// Kubelet registers it, or whoever administers the cluster.
+    Kubelet,
 }
 
 /// Writes the publication, whatever was written before.
 ///
 /// # Errors
-/// The datastore's, after a conflict too: read again.
-pub async fn publish_once(store: &dyn Datastore, name: &NodeName, wanted: &Publication) -> Result<(), Error> {
-    let stored = store.get(Kind::Node, name.as_str()).await?;
-    match (wanted.amended(name, stored.as_ref()), stored.is_some()) {
-        (None, _) => Ok(()),
-        (Some(node), true) => store.update(node).await.map(drop),
-        (Some(node), false) => store.create(node).await.map(drop),
+/// Why the Node is not as it should be, in words for the operator; try again.
+pub async fn publish_once(
+    store: &dyn Datastore,
+    name: &NodeName,
+    maker: NodeMaker,
+    wanted: &Publication,
+) -> Result<(), String> {
+    let stored = store.get(Kind::Node, name.as_str()).await.map_err(|error| error.to_string())?;
+    let (node, made) = match (stored, maker) {
+        (Some(node), _) => (node, Ok(())),
+        (None, NodeMaker::Kubelet) => return Err(not_registered(name)),
+        (None, NodeMaker::Agent) => {
+            let fresh = Object::new(Kind::Node, name.as_str(), &Value::Null);
+            (fresh.clone(), store.create(fresh).await.map(drop))
+        }
+    };
+    let annotated = match made {
+        Ok(()) => annotate(store, node, wanted).await,
+        Err(error) => Err(error),
+    };
+    annotated.map_err(|error| error.to_string())
+}
+
+async fn annotate(store: &dyn Datastore, mut node: Object, wanted: &Publication) -> Result<(), Error> {
+    let missing = wanted.missing(&node);
+    if missing.is_empty() {
+        return Ok(());
     }
+    // Kubelet writes the Node all the time; these annotations are written by nobody else.
+    node.metadata.resource_version = None;
+    store.annotate(&node, &missing).await.map(drop)
+}
+
+fn not_registered(name: &NodeName) -> String {
+    format!(
+        "there is no Node {name} in Kubernetes: kubelet has not registered it, or NODENAME is not its name"
+    )
 }
 
 /// Keeps the Node object as `wanted` says, against everybody else who writes it, for ever.
 pub async fn keep_published(
     store: Arc<dyn Datastore>,
     name: NodeName,
+    maker: NodeMaker,
     mut wanted: watch::Receiver<Publication>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     problems: Problems,
@@ -78,10 +115,10 @@ pub async fn keep_published(
     loop {
         let publication = wanted.borrow_and_update().clone();
         let seen = Arc::clone(&cluster.borrow_and_update());
-        let stored = seen.node_objects.get(name.as_str());
-        let failed = match publication.amended(&name, stored) {
-            None => None,
-            Some(_) => publish_once(&*store, &name, &publication).await.err(),
+        let settled = seen.own_node.as_ref().is_some_and(|node| publication.missing(node).is_empty());
+        let failed = match settled {
+            true => None,
+            false => publish_once(&*store, &name, maker, &publication).await.err(),
         };
         let retry = failed.is_some();
         problems.set("publishing", failed.map(|error| format!("Node {name} is not up to date: {error}")));
@@ -97,27 +134,42 @@ pub async fn keep_published(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::executor::block_on;
+    use manx_datastore::Memory;
 
     fn publication(tunnel: Option<&str>) -> Publication {
         let tunnel = tunnel.map(|text| text.parse().unwrap());
         Publication { address: "10.0.0.5/24".parse().unwrap(), tunnel, asn: None }
     }
 
+    fn publish(store: &Memory, maker: NodeMaker, tunnel: Option<&str>) -> Result<Object, String> {
+        let name = "n1".parse().unwrap();
+        block_on(publish_once(store, &name, maker, &publication(tunnel)))?;
+        Ok(block_on(store.get(Kind::Node, "n1")).unwrap().unwrap())
+    }
+
     #[test]
     fn a_node_that_says_the_right_things_is_not_written() {
-        let name = "n1".parse().unwrap();
-        let node = publication(Some("192.168.0.1")).amended(&name, None).unwrap();
-        assert_eq!(publication(Some("192.168.0.1")).amended(&name, Some(&node)), None);
+        let store = Memory::new();
+        let node = publish(&store, NodeMaker::Agent, Some("192.168.0.1")).unwrap();
+        assert_eq!(publish(&store, NodeMaker::Agent, Some("192.168.0.1")), Ok(node));
     }
 
     #[test]
     fn a_tunnel_address_is_withdrawn_and_what_others_wrote_stays() {
-        let name = "n1".parse().unwrap();
-        let mut node = publication(Some("192.168.0.1")).amended(&name, None).unwrap();
+        let store = Memory::new();
+        let mut node = publish(&store, NodeMaker::Agent, Some("192.168.0.1")).unwrap();
         node.metadata.annotations.insert("theirs".into(), "kept".into());
         node.metadata.annotations.insert(annotation::AS_NUMBER.into(), "65001".into());
-        let amended = publication(None).amended(&name, Some(&node)).unwrap();
-        let keys: Vec<_> = amended.metadata.annotations.keys().map(String::as_str).collect();
+        block_on(store.update(node)).unwrap();
+        let node = publish(&store, NodeMaker::Kubelet, None).unwrap();
+        let keys: Vec<_> = node.metadata.annotations.keys().map(String::as_str).collect();
         assert_eq!(keys, [annotation::AS_NUMBER, annotation::IPV4_ADDRESS, "theirs"]);
+    }
+
+    #[test]
+    fn in_kubernetes_a_node_that_kubelet_has_not_registered_is_named_and_not_made() {
+        let refused = publish(&Memory::new(), NodeMaker::Kubelet, None).unwrap_err();
+        assert!(refused.contains("n1") && refused.contains("kubelet"), "{refused}");
     }
 }

@@ -102,22 +102,20 @@ impl RouteLoop {
         let local_address = Some(IpAddr::V4(self.address));
         let peer = |(address, peer): (&IpAddr, &Peer)| {
             let config = PeerConfig {
-                name: peer.name.clone(),
                 port: peer.address.port(),
-                asn: peer.asn,
                 passive: peer.passive,
                 local_address,
                 export: ExportPolicy::Own,
+                ..PeerConfig::new(&peer.name, peer.asn)
             };
             (*address, config)
         };
         SpeakerConfig {
-            asn: peering.asn,
-            router_id: self.address,
             hold_time: HOLD_TIME,
             restart_time: RESTART_TIME,
             peers: peering.peers.iter().map(peer).collect(),
             forwarding_preserved: self.forwarding_preserved,
+            ..SpeakerConfig::new(peering.asn, self.address)
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::agent::Feeds;
 use crate::cluster::Cluster;
 use crate::cni_server::NotReady;
-use crate::config::{Config, DatastoreChoice};
+use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::node_loop::NodeReport;
 use crate::problems::Problems;
@@ -71,10 +71,7 @@ impl View {
             address: self.address.borrow().map(|address| address.to_string()),
             ready: not_ready.is_none(),
             not_ready,
-            datastore: match &self.config.datastore {
-                DatastoreChoice::Memory => "memory".to_owned(),
-                DatastoreChoice::File(directory) => format!("file:{}", directory.display()),
-            },
+            datastore: self.config.datastore.to_string(),
             in_sync: cluster.in_sync && cluster.lost.is_none(),
             in_desired_state: report.in_desired_state,
             routes_written: report.written,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::config::is_identifier;
+use crate::config::{address, is_identifier};
 use crate::protocol::Pod;
-use crate::{CniError, CniVersion, Code, Container};
+use crate::settings::Wishes;
+use crate::{CniError, CniVersion, Code, Container, Mac};
 
 /// The longest `CNI_CONTAINERID`: see [`crate::config::MAX_NAME`].
 pub const MAX_CONTAINER_ID: usize = 128;
@@ -94,7 +95,10 @@ impl Environment<'_> {
         }
         let mut args = arguments(&self.text("CNI_ARGS")?.unwrap_or_default())?;
         let pod = pod(&mut args)?;
-        Ok(Container { container_id: self.container_id()?, pod_device: self.pod_device()?, netns, pod, args })
+        // A DEL must not fail for what only an ADD needs.
+        let wishes = if verb == Verb::Add { wishes(&mut args)? } else { Wishes::default() };
+        let (container_id, pod_device) = (self.container_id()?, self.pod_device()?);
+        Ok(Container { container_id, pod_device, netns, pod, wishes, args })
     }
 
     fn container_id(&self) -> Result<String, CniError> {
@@ -165,6 +169,22 @@ fn pod(args: &mut BTreeMap<String, String>) -> Result<Option<Pod>, CniError> {
             Err(invalid("CNI_ARGS", "K8S_POD_NAMESPACE and K8S_POD_NAME only make sense together".to_owned()))
         }
     }
+}
+
+/// Takes `IP` (one address, or several joined by `,`; a prefix length says nothing) and `MAC` out of the arguments.
+fn wishes(args: &mut BTreeMap<String, String>) -> Result<Wishes, CniError> {
+    let mut take = |key: &str| args.remove(key).filter(|value| !value.is_empty());
+    let wrong =
+        |key: &str, value: &str, kind: &str| invalid("CNI_ARGS", format!("{key}={value}: this is no {kind}"));
+    let addresses = take("IP").unwrap_or_default();
+    let addresses = addresses.split(',').filter(|text| !text.is_empty());
+    let addresses = addresses.map(|text| address(text).ok_or_else(|| wrong("IP", text, "address")));
+    let mac = |text: String| Mac::try_from(text.clone()).map_err(|_| wrong("MAC", &text, "MAC address"));
+    Ok(Wishes {
+        addresses: addresses.collect::<Result<_, _>>()?,
+        mac: take("MAC").map(mac).transpose()?,
+        bandwidth: None,
+    })
 }
 
 fn missing(name: &str, meaning: &str) -> CniError {

@@ -17,6 +17,8 @@ pub struct Code(pub u32);
 impl Code {
     /// The configuration's `cniVersion` is not one of ours, or has no such verb.
     pub const INCOMPATIBLE_VERSION: Self = Self(1);
+    /// The configuration asks for something that Manx does not do; the message names key and value.
+    pub const UNSUPPORTED_FIELD: Self = Self(2);
     /// No such container; the runtime needs no cleanup for it.
     pub const UNKNOWN_CONTAINER: Self = Self(3);
     /// A variable of the environment is missing or wrong; the message names it.

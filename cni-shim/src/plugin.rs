@@ -5,10 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use manx_cni::client::{NoAnswer, ask};
-use manx_cni::config::valid_attachments;
+use manx_cni::config::{invalid, settings, valid_attachments, wishes};
 use manx_cni::environment::Environment;
+use manx_cni::previous::{Previous, convert};
 use manx_cni::protocol::MAX_FRAME;
-use manx_cni::{CniError, CniVersion, Code, Command, Conf, Container, Reply, Request, Verb, result, spool};
+use manx_cni::{
+    CniError, CniVersion, Code, Command, Conf, Container, Reply, Request, Settings, Verb, result, spool,
+};
 use serde_json::{Value, json};
 
 use crate::netns;
@@ -31,7 +34,7 @@ pub(crate) fn run(environment: &Environment<'_>, stdin: &mut dyn Read) -> Result
     let version = Conf::version(&config).map_err(early)?;
     let late = |error| Failure { version, error };
     verb.exists_in(version).map_err(late)?;
-    Call::new(verb, environment, config).and_then(Call::answer).map_err(late)
+    Call::new(verb, environment, &config).and_then(Call::answer).map_err(late)
 }
 
 fn verb(environment: &Environment<'_>) -> Result<Verb, CniError> {
@@ -81,25 +84,24 @@ struct Call {
     conf: Conf,
     request: Request,
     netns: Option<OwnedFd>,
+    /// The result of the plugins before us, in the caller's version.
+    before: Option<Value>,
 }
 
 impl Call {
-    fn new(verb: Verb, environment: &Environment<'_>, config: Value) -> Result<Self, CniError> {
-        let conf = Conf::from_value(&config)?;
-        expect_previous(verb, &conf)?;
-        let command = match verb {
-            Verb::Add => Command::Add(environment.container(verb)?),
-            Verb::Check => Command::Check(environment.container(verb)?),
-            Verb::Del => Command::Del(environment.container(verb)?),
-            Verb::Gc => Command::Gc { valid: valid_attachments(&config)? },
-            Verb::Status | Verb::Version => Command::Status,
+    fn new(verb: Verb, environment: &Environment<'_>, config: &Value) -> Result<Self, CniError> {
+        let conf = Conf::from_value(config)?;
+        let command = command(verb, environment, config)?;
+        let (netns, before) = match command.container() {
+            Some(container) => (netns::open(verb, container)?, before(verb, &conf, config, container)?),
+            None => (None, None),
         };
-        let netns = match command.container() {
-            Some(container) => netns::open(verb, container)?,
-            None => None,
+        let settings = match verb {
+            Verb::Add | Verb::Check | Verb::Status => settings(config)?,
+            Verb::Del | Verb::Gc | Verb::Version => Settings::default(),
         };
-        let request = Request { network: conf.name.clone(), command, config };
-        Ok(Self { verb, conf, request, netns })
+        let request = Request { network: conf.name.clone(), command, settings };
+        Ok(Self { verb, conf, request, netns, before })
     }
 
     fn answer(self) -> Result<Option<Value>, CniError> {
@@ -107,11 +109,12 @@ impl Call {
         match (ask(&self.conf.socket, &self.request, netns, self.timeout()), &self.request.command) {
             (Ok(Reply::Attached(attached)), Command::Add(container)) => {
                 let sandbox = container.netns.as_deref().unwrap_or_default();
-                Ok(Some(result::render(self.conf.version, &attached, sandbox)))
+                Ok(Some(result::render(self.conf.version, &attached, sandbox, self.before)))
             }
-            (Ok(Reply::Done), Command::Check(_) | Command::Del(_) | Command::Gc { .. } | Command::Status) => {
-                Ok(None)
-            }
+            (
+                Ok(Reply::Done),
+                Command::Check { .. } | Command::Del(_) | Command::Gc { .. } | Command::Status,
+            ) => Ok(None),
             (Ok(Reply::Error(error)), _) => Err(error),
             (Ok(reply), _) => {
                 Err(self.misunderstood(format!("{} was answered with {reply:?}", self.verb.as_str())))
@@ -163,14 +166,38 @@ impl Call {
     }
 }
 
-/// CHECK compares with `prevResult`; ADD makes the pod's device and so has nobody before it.
-fn expect_previous(verb: Verb, conf: &Conf) -> Result<(), CniError> {
-    let details = match (verb, &conf.prev_result) {
-        (Verb::Check, None) => "CHECK needs prevResult: what ADD reported",
-        (Verb::Add, Some(_)) => {
-            "ADD was given a prevResult; manx-cni makes the pod's device and must be the first plugin of the list"
+fn command(verb: Verb, environment: &Environment<'_>, config: &Value) -> Result<Command, CniError> {
+    Ok(match verb {
+        Verb::Add => {
+            let mut container = environment.container(verb)?;
+            container.wishes = wishes(config)?.or(container.wishes);
+            Command::Add(container)
         }
-        _ => return Ok(()),
+        Verb::Check => {
+            let container = environment.container(verb)?;
+            let previous = previous(config, &container)?;
+            Command::Check { container, previous }
+        }
+        Verb::Del => Command::Del(environment.container(verb)?),
+        Verb::Gc => Command::Gc { valid: valid_attachments(config)? },
+        Verb::Status | Verb::Version => Command::Status,
+    })
+}
+
+/// What CHECK compares with. DEL is given the same and does not look: it takes away whatever is there.
+fn previous(config: &Value, container: &Container) -> Result<Previous, CniError> {
+    let Some(result) = prev_result(config) else {
+        return Err(invalid("CHECK needs prevResult: what ADD reported".to_owned()));
     };
-    Err(CniError::new(Code::CONFIG, "invalid network configuration", details))
+    Previous::read(result, &container.pod_device).map_err(invalid)
+}
+
+/// What ADD puts its own result after: mostly nothing, since the pod's device comes first.
+fn before(verb: Verb, conf: &Conf, config: &Value, container: &Container) -> Result<Option<Value>, CniError> {
+    let result = prev_result(config).filter(|_| verb == Verb::Add);
+    result.map(|result| convert(result, conf.version, &container.pod_device).map_err(invalid)).transpose()
+}
+
+fn prev_result(config: &Value) -> Option<&Value> {
+    config.get("prevResult").filter(|result| !result.is_null())
 }

@@ -1,7 +1,7 @@
 //! What travels between plugin and agent: one request, one reply, each a frame.
 //!
 //! A frame is a length (four octets, most significant first) and that many octets of JSON, at most [`MAX_FRAME`]:
-//! `{"protocol": 1, "body": ...}`. `protocol` is read before the body, so that a plugin and an agent of different
+//! `{"protocol": 2, "body": ...}`. `protocol` is read before the body, so that a plugin and an agent of different
 //! releases tell each other so instead of complaining about a field. The pod's network namespace is not in the frame: it
 //! travels beside it as an open descriptor (see [`crate::wire`]), so that the agent needs no view of the host's files.
 
@@ -13,10 +13,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{CniError, Code, Conf};
+use crate::previous::Previous;
+use crate::settings::{Settings, Wishes, is_default};
+use crate::{CniError, Code};
 
-/// The version of this protocol. It changes when an old reader could misunderstand a new writer.
-pub const PROTOCOL: u32 = 1;
+/// The version of this protocol. It changes when an old reader could misunderstand a new writer: not for a field that may
+/// be missing or be skipped. Version 1 carried the whole network configuration.
+pub const PROTOCOL: u32 = 2;
 
 /// The longest JSON text of a frame, in octets.
 pub const MAX_FRAME: usize = 1 << 20;
@@ -28,16 +31,9 @@ pub struct Request {
     pub network: String,
     /// What is asked for.
     pub command: Command,
-    /// The whole configuration as it stood on stdin, `prevResult` included. [`Request::conf`] reads it.
-    pub config: Value,
-}
-
-impl Request {
-    /// The typed view of [`Request::config`]. Errors as [`Conf::from_value`]: the plugin has read it before, but a
-    /// request may come from anywhere.
-    pub fn conf(&self) -> Result<Conf, CniError> {
-        Conf::from_value(&self.config)
-    }
+    /// What the network configuration asks for; the defaults for DEL and GC, which need none of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub settings: Settings,
 }
 
 /// A verb, with what exists only for it.
@@ -47,7 +43,12 @@ pub enum Command {
     /// Connect a container. The descriptor of its namespace comes with the request. Answer: [`Reply::Attached`].
     Add(Container),
     /// Compare a container with what ADD made. The descriptor comes with the request. Answer: [`Reply::Done`].
-    Check(Container),
+    Check {
+        /// The container.
+        container: Container,
+        /// What ADD reported, and later plugins added.
+        previous: Previous,
+    },
     /// Disconnect a container. Without a descriptor its namespace is already gone. Answer: [`Reply::Done`], also when
     /// there is nothing to do.
     Del(Container),
@@ -64,14 +65,14 @@ impl Command {
     /// The container, for the verbs that are about one.
     pub fn container(&self) -> Option<&Container> {
         match self {
-            Self::Add(container) | Self::Check(container) | Self::Del(container) => Some(container),
+            Self::Add(container) | Self::Check { container, .. } | Self::Del(container) => Some(container),
             Self::Gc { .. } | Self::Status => None,
         }
     }
 }
 
 /// The container that ADD, CHECK or DEL is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// `CNI_CONTAINERID`.
     pub container_id: String,
@@ -81,7 +82,11 @@ pub struct Container {
     pub netns: Option<String>,
     /// The pod, when Kubernetes is the caller.
     pub pod: Option<Pod>,
-    /// The pairs of `CNI_ARGS` that are not about the pod.
+    /// What the runtime asks for this container; ADD only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub wishes: Wishes,
+    /// The pairs of `CNI_ARGS` that have no meaning here.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub args: BTreeMap<String, String>,
 }
 

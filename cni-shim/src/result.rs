@@ -10,17 +10,37 @@ use serde_json::{Map, Value, json};
 
 use crate::{Attached, CniVersion, Mac};
 
-/// `attached` as the specification's `version` writes it; `sandbox` is `CNI_NETNS` as the runtime gave it.
-pub fn render(version: CniVersion, attached: &Attached, sandbox: &str) -> Value {
-    let ips: Vec<Value> = attached.addresses.iter().map(|address| ip(version, *address)).collect();
+/// `attached` as the specification's `version` writes it; `sandbox` is `CNI_NETNS` as the runtime gave it. The result
+/// of plugins `before` us comes first, in the words of the same version ([`crate::previous::convert`]).
+pub fn render(version: CniVersion, attached: &Attached, sandbox: &str, before: Option<Value>) -> Value {
+    let mut result = before.unwrap_or_else(|| empty(version));
+    let host = interface(version, &attached.host_device, attached.host_mac, attached.mtu);
     let mut pod = interface(version, &attached.pod_device, attached.pod_mac, attached.mtu);
     pod.insert("sandbox".to_owned(), json!(sandbox));
-    let host = interface(version, &attached.host_device, attached.host_mac, attached.mtu);
-    let mut result = json!({ "cniVersion": version.as_str(), "interfaces": [host, pod], "ips": ips });
+    let interfaces = append(&mut result, "interfaces", [Value::from(host), Value::from(pod)]);
+    let index = interfaces - 1;
+    append(&mut result, "ips", attached.addresses.iter().map(|address| ip(version, *address, index)));
+    result
+}
+
+fn empty(version: CniVersion) -> Value {
+    let mut result = json!({ "cniVersion": version.as_str() });
     if version < CniVersion::V1_0_0 {
         result["dns"] = json!({});
     }
     result
+}
+
+/// Puts `more` at the end of the list under `key`; its new length.
+fn append(result: &mut Value, key: &str, more: impl IntoIterator<Item = Value>) -> usize {
+    let mut list = match result[key].take() {
+        Value::Array(list) => list,
+        _ => Vec::new(),
+    };
+    list.extend(more);
+    let length = list.len();
+    result[key] = Value::Array(list);
+    length
 }
 
 fn interface(version: CniVersion, name: &str, mac: Mac, mtu: u32) -> Map<String, Value> {
@@ -33,63 +53,13 @@ fn interface(version: CniVersion, name: &str, mac: Mac, mtu: u32) -> Map<String,
     interface
 }
 
-fn ip(version: CniVersion, address: IpAddr) -> Value {
+fn ip(version: CniVersion, address: IpAddr, interface: usize) -> Value {
     let (family, bits) = if address.is_ipv4() { ("4", 32) } else { ("6", 128) };
-    let mut ip = json!({ "address": format!("{address}/{bits}"), "interface": 1 });
+    let mut ip = json!({ "address": format!("{address}/{bits}"), "interface": interface });
     if version < CniVersion::V1_0_0 {
         ip["version"] = json!(family);
     }
     ip
-}
-
-/// What an earlier ADD reported, as far as CHECK needs it: read from a `prevResult` of any version, to which later
-/// plugins of the chain may have added interfaces and addresses of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Previous {
-    /// The pod's MAC, if it was reported.
-    pub pod_mac: Option<Mac>,
-    /// The names of the interfaces on the host.
-    pub host_devices: Vec<String>,
-    /// The addresses on the pod's device, without their prefix lengths.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// Reads a `prevResult` for the pod's device `pod_device`. Errors say in words what is missing or unreadable.
-pub fn previous(prev_result: &Value, pod_device: &str) -> Result<Previous, String> {
-    let interfaces = list(prev_result, "interfaces")?;
-    let in_pod = |interface: &Value| text(interface, "sandbox").is_some_and(|sandbox| !sandbox.is_empty());
-    let index = interfaces
-        .iter()
-        .position(|interface| in_pod(interface) && text(interface, "name") == Some(pod_device))
-        .ok_or_else(|| format!("prevResult has no interface {pod_device:?} with a sandbox"))?;
-    let on_pod = |ip: &&Value| ip.get("interface").and_then(Value::as_u64) == Some(index as u64);
-    Ok(Previous {
-        pod_mac: text(&interfaces[index], "mac").and_then(|mac| Mac::try_from(mac.to_owned()).ok()),
-        host_devices: interfaces
-            .iter()
-            .filter(|interface| !in_pod(interface))
-            .filter_map(|interface| text(interface, "name").map(str::to_owned))
-            .collect(),
-        addresses: list(prev_result, "ips")?.iter().filter(on_pod).map(address).collect::<Result<_, _>>()?,
-    })
-}
-
-fn address(ip: &Value) -> Result<IpAddr, String> {
-    let cidr = text(ip, "address").ok_or("an entry of prevResult.ips has no address")?;
-    let address = cidr.split('/').next().unwrap_or(cidr);
-    address.parse().map_err(|_| format!("prevResult.ips: {cidr:?} is no address"))
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value], String> {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .ok_or(format!("prevResult has no list {key:?}"))
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    value.get(key).and_then(Value::as_str)
 }
 
 #[cfg(test)]
@@ -111,7 +81,7 @@ mod tests {
     #[test]
     fn each_version_has_its_own_words_for_a_result() {
         for version in CniVersion::ALL {
-            let rendered = render(version, &attached(), "/run/netns/pod");
+            let rendered = render(version, &attached(), "/run/netns/pod", None);
             let path = format!("{}/testdata/result-{version}.json", env!("CARGO_MANIFEST_DIR"));
             if std::env::var_os("MANX_BLESS").is_some() {
                 std::fs::write(&path, format!("{rendered:#}\n")).unwrap();
@@ -122,38 +92,16 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_any_version_is_read_back_as_the_previous_one() {
-        for version in CniVersion::ALL {
-            let expected = Previous {
-                pod_mac: Some(attached().pod_mac),
-                host_devices: vec![attached().host_device],
-                addresses: attached().addresses,
-            };
-            assert_eq!(previous(&render(version, &attached(), "/run/netns/pod"), "eth0"), Ok(expected));
-        }
-    }
-
-    #[test]
-    fn what_later_plugins_added_to_a_result_is_not_taken_for_the_pods() {
-        let mut result = render(CniVersion::LATEST, &attached(), "/run/netns/pod");
-        result["ips"][0]["interface"] = json!(0);
-        let read = previous(&result, "eth0").unwrap();
-        assert_eq!(read.addresses, [attached().addresses[1]]);
-    }
-
-    #[test]
-    fn a_previous_result_that_cannot_be_used_is_named() {
-        for (result, complaint) in [
-            (json!({}), "interfaces"),
-            (json!({ "interfaces": [] }), "\"eth0\""),
-            (json!({ "interfaces": [{ "name": "eth0", "sandbox": "/n" }] }), "ips"),
-            (
-                json!({ "interfaces": [{ "name": "eth0", "sandbox": "/n" }], "ips": [{ "interface": 0 }] }),
-                "address",
-            ),
-        ] {
-            let error = previous(&result, "eth0").unwrap_err();
-            assert!(error.contains(complaint), "{error}");
-        }
+    fn what_plugins_before_us_made_comes_first_and_keeps_its_places() {
+        let before = json!({ "cniVersion": "1.0.0", "interfaces": [{ "name": "dummy0", "sandbox": "/n" }],
+            "ips": [{ "address": "10.0.0.1/24", "interface": 0 }], "routes": [], "dns": { "domain": "x" } });
+        let result = render(CniVersion::V1_0_0, &attached(), "/n", Some(before));
+        let names: Vec<&Value> =
+            result["interfaces"].as_array().unwrap().iter().map(|interface| &interface["name"]).collect();
+        assert_eq!(names, ["dummy0", "calic440f455693", "eth0"]);
+        let indices: Vec<&Value> =
+            result["ips"].as_array().unwrap().iter().map(|ip| &ip["interface"]).collect();
+        assert_eq!(indices, [0, 2, 2]);
+        assert_eq!(result["dns"]["domain"], "x");
     }
 }

@@ -109,12 +109,8 @@ fn set_aside(path: PathBuf, reason: String) -> (PathBuf, Result<Request, String>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::json;
-
     use super::*;
-    use crate::Command;
+    use crate::{Command, Settings};
 
     /// A directory that goes with the test.
     struct Scratch(PathBuf);
@@ -134,20 +130,14 @@ mod tests {
     }
 
     fn container(id: &str) -> Container {
-        Container {
-            container_id: id.to_owned(),
-            pod_device: "eth0".to_owned(),
-            netns: None,
-            pod: None,
-            args: BTreeMap::new(),
-        }
+        Container { container_id: id.to_owned(), pod_device: "eth0".to_owned(), ..Container::default() }
     }
 
     fn del(id: &str) -> Request {
         Request {
             network: "net".to_owned(),
             command: Command::Del(container(id)),
-            config: json!({ "name": "net" }),
+            settings: Settings::default(),
         }
     }
 
@@ -212,7 +202,8 @@ mod tests {
             ..container("")
         };
         let network = "n".repeat(crate::config::MAX_NAME);
-        let request = Request { network, command: Command::Del(longest.clone()), config: json!({}) };
+        let request =
+            Request { network, command: Command::Del(longest.clone()), settings: Settings::default() };
         store(&scratch.0, &request, &longest).unwrap();
         assert_eq!(stored(&scratch.0), [request]);
     }

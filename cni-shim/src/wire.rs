@@ -152,10 +152,8 @@ mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
 
-    use serde_json::json;
-
     use super::*;
-    use crate::Command;
+    use crate::{Command, Settings};
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(50)
@@ -166,7 +164,7 @@ mod tests {
     }
 
     fn status() -> Request {
-        Request { network: "n".to_owned(), command: Command::Status, config: json!({ "name": "n" }) }
+        Request { network: "n".to_owned(), command: Command::Status, settings: Settings::default() }
     }
 
     fn error_after(octets: &[u8]) -> ProtocolError {
@@ -198,7 +196,7 @@ mod tests {
     #[test]
     fn a_request_larger_than_the_sockets_buffer_arrives_whole_with_its_descriptor() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let large = Request { config: json!({ "filler": "x".repeat(MAX_FRAME - 200) }), ..status() };
+        let large = Request { network: "x".repeat(MAX_FRAME - 200), ..status() };
         let reader = std::thread::spawn(move || read_request(&theirs, late()).unwrap());
         let file = std::fs::File::open("/proc/self/ns/net").unwrap();
         send_request(&ours, &large, Some(file.as_fd()), late()).unwrap();
@@ -221,7 +219,7 @@ mod tests {
     fn the_deadline_holds_for_reading_and_for_writing() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         assert!(matches!(read_request(&theirs, soon()), Err(ProtocolError::TimedOut)));
-        let large = Request { config: json!({ "filler": "x".repeat(MAX_FRAME - 200) }), ..status() };
+        let large = Request { network: "x".repeat(MAX_FRAME - 200), ..status() };
         assert!(matches!(send_request(&ours, &large, None, soon()), Err(ProtocolError::TimedOut)));
     }
 }

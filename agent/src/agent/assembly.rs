@@ -17,11 +17,11 @@ use super::{Doors, Feeds};
 use crate::addresses::{Addresses, Owner};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, DatastoreChoice};
 use crate::endpoints;
 use crate::node_loop::NodeLoop;
 use crate::pods::Pods;
-use crate::publish::{Publication, keep_published};
+use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
 use crate::tunnel_address;
 
@@ -83,7 +83,8 @@ impl Assembly {
         self.feeds.blocks.send_replace(allocator.confirmed_blocks());
         let store = Arc::clone(&self.doors.store);
         let (cluster, blocks) = (self.cluster.clone(), self.feeds.blocks.clone());
-        let (owner, addresses) = Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock);
+        let (owner, addresses) =
+            Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock, self.feeds.problems.clone());
         self.tasks.spawn(owner.run());
         addresses
     }
@@ -105,7 +106,11 @@ impl Assembly {
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);
         let (cluster, problems) = (self.cluster.clone(), self.feeds.problems.clone());
-        self.tasks.spawn(keep_published(store, node, wanted, cluster, problems));
+        let maker = match self.config.datastore {
+            DatastoreChoice::Kubernetes { .. } => NodeMaker::Kubelet,
+            DatastoreChoice::Memory | DatastoreChoice::File(_) => NodeMaker::Agent,
+        };
+        self.tasks.spawn(keep_published(store, node, maker, wanted, cluster, problems));
         sender
     }
 
@@ -148,6 +153,7 @@ impl Assembly {
             addresses,
             endpoints: self.feeds.endpoints.clone(),
             kernel: Arc::clone(&self.doors.kernel),
+            problems: self.feeds.problems.clone(),
             wall_clock: self.doors.wall_clock,
         })
     }

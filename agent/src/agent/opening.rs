@@ -32,8 +32,8 @@ impl Opening {
         match self.pods.addresses.sweep(self.stale.into_keys().collect()).await {
             Ok(report) if report == SweepReport::default() => {}
             Ok(report) => tracing::info!(released = ?report.released, dangling = ?report.dangling, "swept"),
-            // It is in nobody's way; the next start tries again.
-            Err(error) => tracing::warn!("what gone pods held is not given back: {error}"),
+            // It is in nobody's way.
+            Err(error) => tracing::warn!("what gone pods held is not given back yet: {error}"),
         }
         if let Some(mut cluster) = pool {
             // A pod that came before the pool which we are just making would be refused.

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use manx_bgp_driver::Tcp;
-use manx_datastore::{Datastore, Memory};
-use manx_datastore_file::FileStore;
 use manx_felix_linux::LinuxKernel;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::{Agent, Doors};
+use crate::cli::store;
 use crate::cni_server::{CniServer, listen};
-use crate::config::{Config, DatastoreChoice, Settings};
+use crate::config::{Config, Settings};
 use crate::status;
 
 /// The configuration is wrong: nothing was started, and nothing in the kernel was touched.
@@ -55,7 +54,7 @@ pub struct Args {
     #[arg(long = "as", value_name = "NUMBER")]
     asn: Option<String>,
 
-    /// Where the cluster's objects are: memory or file:DIR (MANX_DATASTORE; default: file:/var/lib/manx/datastore)
+    /// Where the cluster's objects are: kubernetes, file:DIR or memory (MANX_DATASTORE; default: file:/var/lib/manx/datastore)
     #[arg(long, value_name = "STORE")]
     datastore: Option<String>,
 
@@ -186,15 +185,8 @@ fn open_socket(path: &std::path::Path) -> Result<tokio::net::UnixListener, Strin
 
 async fn open_doors(config: &Config) -> Result<Doors, String> {
     let kernel = LinuxKernel::open().map_err(|error| error.to_string())?;
-    let store: Arc<dyn Datastore> = match &config.datastore {
-        DatastoreChoice::Memory => Arc::new(Memory::new()),
-        DatastoreChoice::File(directory) => {
-            let opened = FileStore::open(directory).await;
-            Arc::new(opened.map_err(|error| format!("datastore file:{}: {error}", directory.display()))?)
-        }
-    };
     Ok(Doors {
-        store,
+        store: store::open(&config.datastore).await?,
         kernel: Arc::new(kernel),
         transport: Arc::new(Tcp),
         wall_clock: SystemTime::now,

@@ -112,13 +112,30 @@ pub(super) fn address(text: &str) -> Result<AddressSource, String> {
     }
 }
 
-/// `MANX_DATASTORE`: `memory` or `file:DIR`.
+/// `MANX_DATASTORE`: `kubernetes`, `memory` or `file:DIR`.
 pub(super) fn datastore(text: &str) -> Result<DatastoreChoice, String> {
-    match text.strip_prefix("file:") {
-        Some(directory) => self::directory(directory).map(DatastoreChoice::File),
-        None if text == "memory" => Ok(DatastoreChoice::Memory),
-        None => Err("it is neither memory nor file:DIR with an absolute directory".into()),
+    match (text, text.strip_prefix("file:")) {
+        (_, Some(directory)) => self::directory(directory).map(DatastoreChoice::File),
+        ("memory", _) => Ok(DatastoreChoice::Memory),
+        ("kubernetes", _) => Ok(DatastoreChoice::Kubernetes { kubeconfig: None }),
+        _ => Err("it is none of kubernetes, memory, and file:DIR with an absolute directory".into()),
     }
+}
+
+/// `DATASTORE_TYPE`: Calico's word for it.
+pub(super) fn datastore_type(text: &str) -> Result<DatastoreChoice, String> {
+    match text {
+        "kubernetes" => Ok(DatastoreChoice::Kubernetes { kubeconfig: None }),
+        "etcdv3" => {
+            Err("Manx keeps its objects in Kubernetes and speaks to no etcd; kubernetes is allowed".into())
+        }
+        _ => Err("kubernetes is allowed".into()),
+    }
+}
+
+/// An absolute path of a file.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    directory(text).map_err(|_| "it is no absolute path of a file".into())
 }
 
 /// An absolute path.

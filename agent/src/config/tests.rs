@@ -34,12 +34,25 @@ fn a_wrong_value_is_named_with_its_variable_and_with_what_is_allowed() {
         ("FELIX_INTERFACEPREFIX", "california", "1 to 4"),
         ("MANX_DATASTORE", "file:relative", "absolute"),
         ("MANX_DATASTORE", "etcd", "file:DIR"),
+        ("DATASTORE_TYPE", "etcdv3", "kubernetes"),
+        ("KUBECONFIG", "relative", "absolute"),
         ("MANX_CONFIG_REVISION", "-1", "0 or greater"),
         ("NODENAME", "N 1", "a-z"),
     ] {
         let error = read(&[(variable, value)]).unwrap_err();
         assert!(error.contains(&format!("{variable}={value}: ")) && error.contains(allowed), "{error}");
     }
+}
+
+#[test]
+fn calicos_word_for_kubernetes_is_understood_and_our_own_wins() {
+    let kubernetes =
+        |kubeconfig: Option<&str>| DatastoreChoice::Kubernetes { kubeconfig: kubeconfig.map(Into::into) };
+    assert_eq!(read(&[("DATASTORE_TYPE", "kubernetes")]).unwrap().datastore, kubernetes(None));
+    let named = read(&[("MANX_DATASTORE", "kubernetes"), ("KUBECONFIG", "/etc/manx/kubeconfig")]);
+    assert_eq!(named.unwrap().datastore, kubernetes(Some("/etc/manx/kubeconfig")));
+    let both = read(&[("MANX_DATASTORE", "memory"), ("DATASTORE_TYPE", "kubernetes")]).unwrap();
+    assert_eq!(both.datastore, DatastoreChoice::Memory);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::listener::{Doors, ListenerStatus, ListenerTask};
+use crate::listener::{Door, Doors, ListenerStatus, ListenerTask};
 use crate::now;
 use crate::peer::{Batch, Channels, Directive, PeerTask, Said};
 use crate::transport::{Connection, Transport};
@@ -230,8 +230,11 @@ impl Bgp {
             }
         }
         while self.tasks.try_join_next().is_some() {}
-        let doors = self.peers.iter().map(|(address, handle)| (*address, handle.accepted.clone()));
-        self.doors.send_replace(doors.collect());
+        let door = |handle: &Handle| Door {
+            connections: handle.accepted.clone(),
+            key: handle.config.guard.key().cloned(),
+        };
+        self.doors.send_replace(self.peers.iter().map(|(address, it)| (*address, door(it))).collect());
     }
 
     fn add_peer(&mut self, address: IpAddr, config: SessionConfig) {

@@ -22,7 +22,7 @@ mod transport;
 pub use bgp::{Bgp, Shutdown, Status};
 pub use listener::ListenerStatus;
 pub use tcp::Tcp;
-pub use transport::{BoxFuture, Connection, Listener, Stream, Transport};
+pub use transport::{BoxFuture, Connection, Dial, Listener, Stream, Transport};
 
 /// tokio's time in the form that the core takes.
 fn now() -> std::time::Instant {

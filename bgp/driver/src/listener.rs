@@ -1,10 +1,11 @@
 //! The task that listens, and hands each connection to the peer whose address it comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use manx_bgp::session::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -18,8 +19,42 @@ const BREATH: Duration = Duration::from_millis(100);
 /// Strangers are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Where accepted connections go, by the peer's address.
-pub(crate) type Doors = BTreeMap<IpAddr, mpsc::Sender<Connection>>;
+/// The peers, by address.
+pub(crate) type Doors = BTreeMap<IpAddr, Door>;
+
+/// What the listener knows of a peer.
+#[derive(Clone)]
+pub(crate) struct Door {
+    /// Where its connections go.
+    pub(crate) connections: mpsc::Sender<Connection>,
+    /// What they must be signed with.
+    pub(crate) key: Option<Secret>,
+}
+
+/// The keys that the socket knows. A change to one does not touch the others, nor connections that exist.
+#[derive(Default)]
+struct Keys(BTreeMap<IpAddr, Secret>);
+
+impl Keys {
+    /// Makes the socket know the keys of these peers and no others. The faults, in words.
+    fn set(&mut self, listener: &mut dyn Listener, doors: &Doors) -> Vec<String> {
+        let wanted = |peer: &IpAddr| doors.get(peer).and_then(|door| door.key.as_ref());
+        let peers: BTreeSet<_> = self.0.keys().chain(doors.keys()).copied().collect();
+        let mut faults = Vec::new();
+        for peer in peers {
+            let key = wanted(&peer);
+            if self.0.get(&peer) == key {
+                continue;
+            }
+            match (listener.set_key(peer, key), key) {
+                (Ok(()), Some(key)) => drop(self.0.insert(peer, key.clone())),
+                (Ok(()), None) => drop(self.0.remove(&peer)),
+                (Err(error), _) => faults.push(format!("cannot set the password of {peer}: {error}")),
+            }
+        }
+        faults
+    }
+}
 
 /// The listener as an operator sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +63,8 @@ pub struct ListenerStatus {
     pub address: Option<SocketAddr>,
     /// Why it does not, in words; it is tried again every 5 s.
     pub error: Option<String>,
+    /// Peers that cannot connect to us since their password cannot be set, with words why; it is tried again every 5 s.
+    pub faults: Vec<String>,
     /// Connections from addresses that are no peer's, which were closed.
     pub strangers: u64,
 }
@@ -40,7 +77,7 @@ pub(crate) struct ListenerTask {
 }
 
 impl ListenerTask {
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut logged = None;
         loop {
             match self.transport.listen(self.address).await {
@@ -70,9 +107,18 @@ impl ListenerTask {
         });
     }
 
-    async fn serve(&self, listener: &mut dyn Listener, logged: &mut Option<Instant>) {
+    async fn serve(&mut self, listener: &mut dyn Listener, logged: &mut Option<Instant>) {
+        let mut keys = Keys::default();
         loop {
-            match listener.accept().await {
+            let faults = keys.set(listener, &self.doors.borrow_and_update());
+            let faulty = !faults.is_empty();
+            self.report_faults(faults);
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Ok(()) = self.doors.changed() => continue,
+                () = sleep(RETRY), if faulty => continue,
+            };
+            match accepted {
                 Ok(connection) => self.admit(connection, logged),
                 Err(error) if error.kind() == std::io::ErrorKind::NotConnected => (),
                 Err(error) => {
@@ -85,12 +131,23 @@ impl ListenerTask {
         }
     }
 
+    fn report_faults(&self, faults: Vec<String>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.faults != faults;
+            if changed {
+                faults.iter().for_each(|fault| warn!(%fault, "BGP peer cannot connect to us"));
+                status.faults = faults;
+            }
+            changed
+        });
+    }
+
     fn admit(&self, connection: Connection, logged: &mut Option<Instant>) {
         let from = connection.remote.ip().to_canonical();
         let door = self.doors.borrow().get(&from).cloned();
         match door {
             // A peer that connects faster than its task looks loses the connection, and will come again.
-            Some(door) => drop(door.try_send(connection)),
+            Some(door) => drop(door.connections.try_send(connection)),
             None => {
                 self.status.send_modify(|status| status.strangers += 1);
                 if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {

@@ -13,10 +13,12 @@ use manx_bgp::wire::Notification;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use crate::link::{Link, Progress};
 use crate::now;
-use crate::transport::{BoxFuture, Connection, Transport};
+use crate::tcp::protect;
+use crate::transport::{BoxFuture, Connection, Dial, Transport};
 
 /// UPDATEs are taken from the owner while less than this is waiting to be written.
 const WRITE_QUEUE: usize = 256 * 1024;
@@ -163,7 +165,7 @@ impl PeerTask {
             }
             Happening::Directive(Directive::Stop(notification)) => self.session.stop(notification),
             Happening::Directive(Directive::Abandon) => self.session.abandon(),
-            Happening::Accepted(connection) => self.connected(connection, Event::Accepted),
+            Happening::Accepted(connection) => self.accepted(connection),
             Happening::Dialled(Ok(connection)) => self.connected(connection, Event::Dialled),
             Happening::Dialled(Err(error)) => {
                 self.session.handle(now(), Event::DialFailed(error.to_string()));
@@ -173,6 +175,18 @@ impl PeerTask {
             }
             Happening::Progress(progress) => self.progressed(progress),
             Happening::Told | Happening::Batch(_) | Happening::Timer => (),
+        }
+    }
+
+    /// The connection may be older than the present guard: where the peer signs with another key it gets no further.
+    fn accepted(&mut self, connection: Connection) {
+        let guard = &self.config.guard;
+        let protected = connection.socket.as_ref().map(|socket| protect(socket, self.address, guard));
+        match protected.transpose() {
+            Ok(_) => self.connected(connection, Event::Accepted),
+            Err(error) => {
+                warn!(peer = %self.address, %error, "closed a BGP connection that cannot be protected");
+            }
         }
     }
 
@@ -233,9 +247,9 @@ impl PeerTask {
     }
 
     fn begin_dial(&self) -> BoxFuture<'static, io::Result<Connection>> {
-        let (transport, local) = (self.transport.clone(), self.config.local_address);
-        let remote = SocketAddr::from(self.config.peer);
-        Box::pin(async move { transport.dial(local, remote).await })
+        let transport = self.transport.clone();
+        let SessionConfig { local_address: local, peer, guard, .. } = self.config.clone();
+        Box::pin(async move { transport.dial(Dial { local, remote: SocketAddr::from(peer), guard }).await })
     }
 
     fn tell(&mut self, output: Output) {

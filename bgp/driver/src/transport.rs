@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
+use manx_bgp::session::{Guard, Secret};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A future that may move between threads.
@@ -23,12 +25,26 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+    /// The kernel's socket under it, if there is one, so that the peer's task can see to it that the guard of an accepted
+    /// connection is the present one.
+    pub socket: Option<OwnedFd>,
+}
+
+/// A connection that is wanted.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Our address; the kernel chooses when there is none.
+    pub local: Option<IpAddr>,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// What protects it.
+    pub guard: Guard,
 }
 
 /// Makes connections. Errors are words for an operator.
 pub trait Transport: Send + Sync + 'static {
-    /// Connects to `remote`, from `local` if that is given.
-    fn dial(&self, local: Option<IpAddr>, remote: SocketAddr) -> BoxFuture<'_, io::Result<Connection>>;
+    /// Connects.
+    fn dial(&self, dial: Dial) -> BoxFuture<'_, io::Result<Connection>>;
 
     /// Listens.
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
@@ -38,4 +54,17 @@ pub trait Transport: Send + Sync + 'static {
 pub trait Listener: Send {
     /// The next connection. Cancel-safe.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>>;
+
+    /// From now on connections from this peer must be signed with the key; without one, must not be signed. A transport that
+    /// knows no forgers need not do anything.
+    fn set_key(&mut self, _peer: IpAddr, _key: Option<&Secret>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// One that nobody can forge, as in a simulation.
+    pub fn new(stream: Box<dyn Stream>, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { stream, local, remote, socket: None }
+    }
 }

@@ -16,7 +16,7 @@ use manx_bgp::speaker::{BestPath, Change, PeerConfig, PeerStatus, SpeakerConfig}
 use manx_bgp::wire::{
     Capability, Context, ErrorCode, Family, Message, Open, encode_announcements, next_frame,
 };
-use manx_bgp_driver::{Bgp, BoxFuture, Connection, Listener, Shutdown, Transport};
+use manx_bgp_driver::{Bgp, BoxFuture, Connection, Dial, Listener, Shutdown, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,17 +42,17 @@ impl Net {
         let listener = self.0.lock().unwrap().get(&to).cloned().ok_or_else(refused)?;
         let (ours, theirs) = duplex(16 * 1024);
         let remote = SocketAddr::new(from, 40000);
-        let connection = Connection { stream: Box::new(theirs), local: to, remote };
+        let connection = Connection::new(Box::new(theirs), to, remote);
         listener.send(connection).map_err(|_| refused())?;
         Ok(ours)
     }
 }
 
 impl Transport for Nic {
-    fn dial(&self, _local: Option<IpAddr>, remote: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
+    fn dial(&self, dial: Dial) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move {
-            let stream = self.net.dial(self.address, remote)?;
-            Ok(Connection { stream: Box::new(stream), local: SocketAddr::new(self.address, 40000), remote })
+            let stream = self.net.dial(self.address, dial.remote)?;
+            Ok(Connection::new(Box::new(stream), SocketAddr::new(self.address, 40000), dial.remote))
         })
     }
 

@@ -1,22 +1,22 @@
-//! What a peer is told about a route (RFC 4271 §5.1 and §9.2).
+//! What a peer is told about a route (RFC 4271 §5.1 and §9.2, RFC 4456).
+//!
+//! In this order, as BIRD with Calico's configuration does it:
+//!
+//! 1. the protocol: not back to who told it, not from inside to inside unless reflected, not what a well-known community
+//!    keeps here;
+//! 2. the filters of the peer; when one accepts, nobody else is asked;
+//! 3. the policy of the peer and the node, which also adds communities;
+//! 4. what changes with the border of the AS, or with reflection.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use manx_model::Asn;
 
-use crate::rib::{DEFAULT_LOCAL_PREF, Path};
-use crate::wire::{Attributes, Community};
-
-/// Which routes a peer is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExportPolicy {
-    /// Those that we originate: a node does not offer itself as transit unless it is asked to.
-    #[default]
-    Own,
-    /// Best paths of others, too.
-    All,
-}
+use super::{ExportPolicy, Filter, Interfaces, NodeExport, Operation, PeerType, Route, Verdict, judge};
+use crate::rib::Path;
+use crate::wire::{AnyCommunity, Attributes, Community};
 
 /// Who is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +25,59 @@ pub struct Recipient {
     pub address: IpAddr,
     /// It is in another AS.
     pub external: bool,
-    /// Our AS.
+    /// It is a client of ours: we reflect to it and from it (RFC 4456).
+    pub client: bool,
+    /// Our AS, as the peer knows it.
     pub our_asn: Asn,
+    /// Our cluster.
+    pub cluster_id: Ipv4Addr,
     /// The next hop that stands for us.
-    pub next_hop: Ipv4Addr,
+    pub us: Ipv4Addr,
+    /// Which next hop it is told.
+    pub next_hop: NextHopMode,
+}
+
+/// The next hop that a peer is told for what we learned; what we originate is always reached by us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextHopMode {
+    /// Inside our AS the one that we were told, outside ourselves.
+    #[default]
+    Auto,
+    /// Ourselves.
+    Own,
+    /// The one that we were told.
+    Keep,
+}
+
+/// By what it is decided what a peer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The peer's filters.
+    pub filters: &'a [Arc<Filter>],
+    /// The peer's policy.
+    pub policy: ExportPolicy,
+    /// The node's.
+    pub node: &'a NodeExport,
+    /// What leads where.
+    pub interfaces: &'a Interfaces,
+}
+
+/// A route that may be told.
+#[derive(Clone, Copy, Debug)]
+pub enum Candidate<'a> {
+    /// We originate it; what is said about it, see [`originated`].
+    Own(&'a Arc<Attributes>),
+    /// A peer told it; whether that peer is a client of ours.
+    Learned(&'a Path, bool),
+}
+
+/// What is added to a route that is told. Two with equal additions and the same origin are told alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Additions<'a> {
+    /// By a filter.
+    operations: &'a [Operation],
+    /// By the node.
+    communities: Vec<AnyCommunity>,
 }
 
 /// A route as it is told.
@@ -40,43 +89,98 @@ pub struct Exported {
     pub next_hop: IpAddr,
 }
 
-/// What is said about a prefix that we originate.
-pub fn originated(to: &Recipient) -> Exported {
-    let own = Attributes::default();
-    let attributes = if to.external {
-        Attributes { as_path: own.as_path.prepended(to.our_asn), ..own }
-    } else {
-        Attributes { local_pref: Some(DEFAULT_LOCAL_PREF), ..own }
-    };
-    Exported { attributes: Arc::new(attributes), next_hop: to.next_hop.into() }
+/// What is said about the prefixes that we originate, before anything is added.
+pub fn originated(node: &NodeExport) -> Arc<Attributes> {
+    Arc::new(Attributes { local_pref: Some(node.local_pref), ..Attributes::default() })
 }
 
-/// What is said about a path that we learned; `None` when this peer is not to hear of it.
-pub fn learned(path: &Path, to: &Recipient) -> Option<Exported> {
-    let secret = |community| path.attributes.communities.contains(&community);
-    let inside = secret(Community::NO_EXPORT) || secret(Community::NO_EXPORT_SUBCONFED);
-    let forbidden = path.from.address == to.address
-        // RFC 4271 §9.2: inside an AS, who has told it has told everybody.
-        || (!path.from.external && !to.external)
-        || secret(Community::NO_ADVERTISE)
-        || (to.external && inside);
-    if forbidden {
-        return None;
+impl Candidate<'_> {
+    /// What is said about it here.
+    pub fn attributes(&self) -> &Arc<Attributes> {
+        match self {
+            Self::Own(attributes) => attributes,
+            Self::Learned(path, _) => &path.attributes,
+        }
     }
-    let mut attributes = (*path.attributes).clone();
-    attributes.unknown.iter_mut().for_each(|unknown| unknown.partial = true);
-    if !to.external {
-        attributes.local_pref = Some(path.local_pref());
-        return Some(Exported { attributes: Arc::new(attributes), next_hop: path.next_hop });
-    }
-    // RFC 4271 §5.1.4, §5.1.5; RFC 4456 §8: these end at the border of the AS.
-    let attributes = Attributes {
-        as_path: attributes.as_path.prepended(to.our_asn),
-        med: None,
-        local_pref: None,
-        originator_id: None,
-        cluster_list: Vec::new(),
-        ..attributes
+}
+
+/// Whether a peer is told a route, and with which additions.
+pub fn decide<'a>(
+    route: Candidate<'_>,
+    prefix: &IpNet,
+    to: &Recipient,
+    rules: Rules<'a>,
+) -> Option<Additions<'a>> {
+    let learned = match route {
+        Candidate::Own(_) => None,
+        Candidate::Learned(path, client) if may_pass(path, client, to) => Some(path.next_hop),
+        Candidate::Learned(..) => return None,
     };
-    Some(Exported { attributes: Arc::new(attributes), next_hop: to.next_hop.into() })
+    let seen = Route {
+        prefix,
+        attributes: route.attributes(),
+        learned,
+        peer_type: PeerType::of(to.external),
+        interfaces: rules.interfaces,
+    };
+    match judge(rules.filters, seen) {
+        Verdict::Accept(operations) => Some(Additions { operations, communities: Vec::new() }),
+        Verdict::Reject => None,
+        Verdict::Undecided => {
+            let permitted = rules.node.permits(rules.policy, prefix, learned.is_some());
+            permitted.then(|| Additions { operations: &[], communities: rules.node.communities(prefix) })
+        }
+    }
+}
+
+/// Whether the protocol lets the peer hear of a path.
+fn may_pass(path: &Path, from_client: bool, to: &Recipient) -> bool {
+    let says = |community| path.attributes.communities.contains(&community);
+    let stays_inside = says(Community::NO_EXPORT) || says(Community::NO_EXPORT_SUBCONFED);
+    // RFC 4271 §9.2: inside an AS, who has told it has told everybody. RFC 4456 §6: but not a client, and not to a client.
+    let reflected = from_client || to.client;
+    path.from.address != to.address
+        && !says(Community::NO_ADVERTISE)
+        && !(to.external && stays_inside)
+        && (path.from.external || to.external || reflected)
+}
+
+/// The route as the peer is told it.
+pub fn tell(route: Candidate<'_>, to: &Recipient, additions: &Additions<'_>) -> Exported {
+    let mut attributes = Attributes::clone(route.attributes());
+    additions.operations.iter().for_each(|operation| operation.apply(&mut attributes));
+    additions.communities.iter().for_each(|community| attributes.add_community(*community));
+    let next_hop = match route {
+        Candidate::Own(_) => to.us.into(),
+        Candidate::Learned(path, _) => {
+            attributes.unknown.iter_mut().for_each(|unknown| unknown.partial = true);
+            if !path.from.external && !to.external {
+                reflect(path, to, &mut attributes);
+            }
+            attributes.local_pref.get_or_insert(path.local_pref());
+            match to.next_hop {
+                NextHopMode::Own => to.us.into(),
+                NextHopMode::Auto if to.external => to.us.into(),
+                NextHopMode::Auto | NextHopMode::Keep => path.next_hop,
+            }
+        }
+    };
+    if to.external {
+        leave(to, &mut attributes);
+    }
+    Exported { attributes: Arc::new(attributes), next_hop }
+}
+
+/// RFC 4456 §8.
+fn reflect(path: &Path, to: &Recipient, attributes: &mut Attributes) {
+    attributes.originator_id.get_or_insert(path.from.router_id);
+    attributes.cluster_list.insert(0, to.cluster_id);
+}
+
+/// RFC 4271 §5.1.2, §5.1.4, §5.1.5; RFC 4456 §8; RFC 4360 §6: what begins and ends at the border of the AS.
+fn leave(to: &Recipient, attributes: &mut Attributes) {
+    attributes.as_path = attributes.as_path.prepended(to.our_asn);
+    attributes.extended_communities.retain(|each| each.transitive());
+    (attributes.med, attributes.local_pref, attributes.originator_id) = (None, None, None);
+    attributes.cluster_list.clear();
 }

@@ -1,21 +1,33 @@
 //! Routes that are not taken, each with its reason.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use manx_model::Asn;
 
+use super::{Filter, Interfaces, Operation, PeerType, Route, Verdict, judge};
 use crate::wire::Attributes;
 
-/// Who we are, as far as it matters for what we accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Us {
-    /// Our AS.
+/// Who we are towards a peer, and what its routes must pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate<'a> {
+    /// Our AS, as the peer knows it.
     pub asn: Asn,
-    /// Our BGP identifier; our cluster identifier, too.
+    /// How often that may be in an AS_PATH; usually never.
+    pub own_as_allowed: u8,
+    /// Our BGP identifier.
     pub router_id: Ipv4Addr,
+    /// Our cluster.
+    pub cluster_id: Ipv4Addr,
     /// Our address towards the peer.
     pub local: IpAddr,
+    /// The peer is in another AS.
+    pub external: bool,
+    /// Its filters.
+    pub filters: &'a [Arc<Filter>],
+    /// What leads where.
+    pub interfaces: &'a Interfaces,
 }
 
 /// Why a route is not taken.
@@ -36,18 +48,35 @@ pub enum Rejected {
     /// RFC 4271 §6.3: a semantically incorrect prefix is ignored.
     #[error("its prefix cannot be routed: multicast, reserved, loopback or this network")]
     Martian,
+    /// By the configuration.
+    #[error("a filter rejects it")]
+    Filtered,
 }
 
-/// Whether a route may enter the table.
-pub fn accept(us: Us, prefix: &IpNet, attributes: &Attributes, next_hop: IpAddr) -> Result<(), Rejected> {
+/// Whether a route may be used, and what is to be changed about it first.
+pub fn admit<'a>(
+    gate: Gate<'a>,
+    prefix: &IpNet,
+    attributes: &Attributes,
+    next_hop: IpAddr,
+) -> Result<&'a [Operation], Rejected> {
     let checks = [
-        (attributes.as_path.contains(us.asn), Rejected::AsLoop),
-        (attributes.originator_id == Some(us.router_id), Rejected::OwnOriginator),
-        (attributes.cluster_list.contains(&us.router_id), Rejected::ClusterLoop),
-        (next_hop == us.local, Rejected::OwnNextHop),
+        (attributes.as_path.count(gate.asn) > usize::from(gate.own_as_allowed), Rejected::AsLoop),
+        (attributes.originator_id == Some(gate.router_id), Rejected::OwnOriginator),
+        (attributes.cluster_list.contains(&gate.cluster_id), Rejected::ClusterLoop),
+        (next_hop == gate.local, Rejected::OwnNextHop),
         (martian(prefix), Rejected::Martian),
     ];
-    checks.into_iter().find(|(wrong, _)| *wrong).map_or(Ok(()), |(_, reason)| Err(reason))
+    if let Some((_, reason)) = checks.into_iter().find(|(wrong, _)| *wrong) {
+        return Err(reason);
+    }
+    let peer_type = PeerType::of(gate.external);
+    let route = Route { prefix, attributes, learned: Some(next_hop), peer_type, interfaces: gate.interfaces };
+    match judge(gate.filters, route) {
+        Verdict::Accept(operations) => Ok(operations),
+        Verdict::Reject => Err(Rejected::Filtered),
+        Verdict::Undecided => Ok(&[]),
+    }
 }
 
 /// The default route is none, though it contains them all.

@@ -48,12 +48,12 @@ impl std::fmt::Display for Rung {
     }
 }
 
-/// The index of the best path, and what made it the best. `None` when there is no path.
+/// The index of the best path, and what made it the best. `None` when there is no path that can be used.
 pub fn decide(paths: &[Path]) -> Option<(usize, Rung)> {
-    let mut left: Vec<usize> = (0..paths.len()).collect();
+    let mut left: Vec<usize> = (0..paths.len()).filter(|index| paths[*index].rejected.is_none()).collect();
     let mut decided = Rung::OnlyPath;
     for rung in RUNGS {
-        if left.len() == 1 {
+        if left.len() <= 1 {
             break;
         }
         let before = left.len();

@@ -12,9 +12,22 @@ fn path(peer: u8, asns: &[u32], change: impl FnOnce(&mut Path)) -> Path {
     let segments = if asns.is_empty() { vec![] } else { vec![Segment { kind: SegmentKind::Sequence, asns }] };
     let attributes = Attributes { as_path: AsPath(segments), ..Attributes::default() };
     let address = [10, 0, 0, peer];
-    let from =
-        Neighbour { address: address.into(), asn: Asn::DEFAULT, router_id: address.into(), external: true };
-    let mut path = Path { attributes: Arc::new(attributes), next_hop: address.into(), from, stale: false };
+    let from = Neighbour {
+        address: address.into(),
+        asn: Asn::DEFAULT,
+        router_id: address.into(),
+        external: true,
+        local: [10, 0, 0, 100].into(),
+    };
+    let attributes = Arc::new(attributes);
+    let mut path = Path {
+        received: attributes.clone(),
+        attributes,
+        next_hop: address.into(),
+        from,
+        stale: false,
+        rejected: None,
+    };
     change(&mut path);
     path
 }
@@ -76,6 +89,13 @@ fn med_is_compared_only_between_paths_of_the_same_neighbour_and_without_regard_t
         let (best, _) = decide(&paths).unwrap();
         assert_eq!(paths[best].from.address, c.from.address, "b falls to a by MED, a to c by identifier");
     }
+}
+
+#[test]
+fn a_path_that_is_not_used_takes_no_part_in_the_decision() {
+    let rejected = path(1, &[], |it| it.rejected = Some(crate::policy::Rejected::Filtered));
+    assert_eq!(decide(&[rejected.clone(), path(2, &[1], |_| ())]), Some((1, Rung::OnlyPath)));
+    assert_eq!(decide(&[rejected]), None);
 }
 
 #[test]

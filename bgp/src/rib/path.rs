@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use manx_model::Asn;
 
+use crate::policy::Rejected;
 use crate::wire::Attributes;
 
 /// The preference of a route that says none (RFC 4271 §9.1.1 leaves it to us; all vendors say 100).
@@ -21,12 +22,17 @@ pub struct Neighbour {
     pub router_id: Ipv4Addr,
     /// It is in another AS.
     pub external: bool,
+    /// Our address towards it.
+    pub local: IpAddr,
 }
 
 /// A path to a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// What is said about it; shared by all prefixes of a message.
+    /// What the peer said about it; shared by all prefixes of a message. Kept, so that a filter may change without the peer's
+    /// help.
+    pub received: Arc<Attributes>,
+    /// What is said about it here, after the filters; usually the same.
     pub attributes: Arc<Attributes>,
     /// Its next hop.
     pub next_hop: IpAddr,
@@ -34,6 +40,8 @@ pub struct Path {
     pub from: Neighbour,
     /// Its peer is restarting and has not repeated it yet (RFC 4724 §4.2).
     pub stale: bool,
+    /// Why it is not used, if it is not.
+    pub rejected: Option<Rejected>,
 }
 
 impl Path {

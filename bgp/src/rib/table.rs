@@ -13,18 +13,31 @@ pub struct Table {
     entries: BTreeMap<IpNet, Entry>,
 }
 
+/// How many paths a peer told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Those that may be used.
+    pub used: usize,
+    /// Those of them that are stale.
+    pub stale: usize,
+    /// Those that may not.
+    pub rejected: usize,
+}
+
 /// Never without a path.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     paths: Vec<Path>,
-    best: (usize, Rung),
+    /// None when no path can be used.
+    best: Option<(usize, Rung)>,
 }
 
 impl Table {
     /// The best path to a prefix, and why it is.
     pub fn best(&self, prefix: &IpNet) -> Option<(&Path, Rung)> {
         let entry = self.entries.get(prefix)?;
-        entry.paths.get(entry.best.0).map(|path| (path, entry.best.1))
+        let (index, reason) = entry.best?;
+        entry.paths.get(index).map(|path| (path, reason))
     }
 
     /// All paths to a prefix.
@@ -37,17 +50,25 @@ impl Table {
         self.entries.keys()
     }
 
-    /// How many paths a peer told, and how many of them are stale.
-    pub fn count(&self, peer: IpAddr) -> (usize, usize) {
-        let paths =
-            self.entries.values().flat_map(|entry| &entry.paths).filter(|path| path.from.address == peer);
-        paths.fold((0, 0), |(all, stale), path| (all + 1, stale + usize::from(path.stale)))
+    /// The paths of a peer, counted.
+    pub fn count(&self, peer: IpAddr) -> Count {
+        let mut count = Count::default();
+        let paths = self.entries.values().flat_map(|entry| &entry.paths);
+        for path in paths.filter(|path| path.from.address == peer) {
+            match path.rejected {
+                Some(_) => count.rejected += 1,
+                None => {
+                    count.used += 1;
+                    count.stale += usize::from(path.stale);
+                }
+            }
+        }
+        count
     }
 
     /// Takes a path in place of the one that its peer told before.
     pub fn insert(&mut self, prefix: IpNet, path: Path) {
-        let entry =
-            self.entries.entry(prefix).or_insert(Entry { paths: Vec::new(), best: (0, Rung::OnlyPath) });
+        let entry = self.entries.entry(prefix).or_default();
         match entry.paths.iter_mut().find(|each| each.from.address == path.from.address) {
             Some(old) => *old = path,
             None => entry.paths.push(path),
@@ -85,8 +106,6 @@ impl Table {
 
 impl Entry {
     fn decide(&mut self) {
-        if let Some(best) = decide(&self.paths) {
-            self.best = best;
-        }
+        self.best = decide(&self.paths);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use manx_model::Asn;
 
+use super::Guard;
 use crate::wire::{Capability, Family, GracefulFamily, GracefulRestart, Open};
 
 /// The configuration of a session.
@@ -26,6 +27,8 @@ pub struct SessionConfig {
     pub passive: bool,
     /// The pause after a dial that failed or a connection that was lost.
     pub connect_retry: Duration,
+    /// What protects it. When that changes, connections are dropped without a word, so that routes are kept meanwhile.
+    pub guard: Guard,
     /// What to say about graceful restart in the next OPEN.
     pub graceful: GracefulConfig,
 }

@@ -40,7 +40,7 @@ impl Session {
     pub(super) fn end(&mut self, id: ConnectionId, reason: Reason, notification: Option<&Notification>) {
         let Some(connection) = self.close(id, notification) else { return };
         if connection.stage.is_established() {
-            let graceful = matches!(reason, Reason::Lost(_)) && connection.stage.graceful();
+            let graceful = reason.is_silent() && connection.stage.graceful();
             self.outputs.push_back(Output::Down { reason, graceful });
         } else if self.connections.is_empty() {
             self.outputs.push_back(Output::Failed(reason));
@@ -65,7 +65,7 @@ impl Session {
     /// Neither a dial under way nor one to come, as long as nothing asks for it anew.
     pub(super) fn stop_dialling(&mut self) {
         match self.phase {
-            Phase::Stopped | Phase::Penalty(_) => return,
+            Phase::Stopped | Phase::Held | Phase::Penalty(_) => return,
             Phase::Dialling(_) => self.outputs.push_back(Output::AbortDial),
             Phase::Waiting(_) => (),
         }
@@ -73,6 +73,9 @@ impl Session {
     }
 
     pub(super) fn dial(&mut self, now: Instant) {
+        if self.phase == Phase::Held {
+            return;
+        }
         if self.config.passive {
             self.phase = Phase::Waiting(None);
         } else {

@@ -18,6 +18,7 @@ mod config;
 mod connection;
 mod ending;
 mod established;
+mod guard;
 mod open;
 mod reason;
 mod receive;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 
 pub use config::{GracefulConfig, SessionConfig};
 use connection::Connection;
+pub use guard::{BadSecret, Guard, Password, Secret, Ttl};
 pub use open::Negotiated;
 pub use reason::Reason;
 use timers::{Backoff, Jitter};
@@ -130,6 +132,8 @@ impl std::fmt::Display for State {
 enum Phase {
     /// Stopped by the administrator.
     Stopped,
+    /// Its password is not known: neither dialled nor accepted.
+    Held,
     /// Waiting after an error, until then.
     Penalty(Instant),
     /// A dial is under way, and given up then.
@@ -169,7 +173,7 @@ impl Session {
     pub fn state(&self) -> State {
         let connected = self.connections.iter().map(|connection| connection.stage.state()).max();
         connected.unwrap_or(match self.phase {
-            Phase::Stopped | Phase::Penalty(_) => State::Idle,
+            Phase::Stopped | Phase::Held | Phase::Penalty(_) => State::Idle,
             Phase::Dialling(_) => State::Connect,
             Phase::Waiting(_) => State::Active,
         })
@@ -177,10 +181,17 @@ impl Session {
 
     /// Starts to connect (ManualStart).
     pub fn start(&mut self, now: Instant) {
-        if self.phase == Phase::Stopped {
-            self.dial(now);
-            self.tell_state();
+        if self.phase != Phase::Stopped {
+            return;
         }
+        match self.config.guard.missing() {
+            Some(why) => {
+                self.outputs.push_back(Output::Failed(Reason::NoPassword(why.to_owned())));
+                self.phase = Phase::Held;
+            }
+            None => self.dial(now),
+        }
+        self.tell_state();
     }
 
     /// Ends everything with this NOTIFICATION (ManualStop).
@@ -203,16 +214,20 @@ impl Session {
 
     /// Takes a new configuration. What was negotiated from the old one is reset if it would be another now.
     pub fn configure(&mut self, now: Instant, config: SessionConfig) {
-        let reset = self.config.needs_reset(&config);
-        let passive = std::mem::replace(&mut self.config, config).passive;
+        let old = std::mem::replace(&mut self.config, config);
         if self.phase == Phase::Stopped {
             return;
         }
-        if reset {
+        if old.needs_reset(&self.config) {
             let notification = Notification::new(ErrorCode::CONFIGURATION_CHANGE);
             self.stop(notification);
             self.start(now);
-        } else if passive != self.config.passive && self.connections.is_empty() {
+        } else if old.guard != self.config.guard {
+            let missing = self.config.guard.missing().map(str::to_owned);
+            self.close_all(&missing.map_or(Reason::Guard, Reason::NoPassword), None);
+            self.halt();
+            self.start(now);
+        } else if old.passive != self.config.passive && self.connections.is_empty() {
             self.stop_dialling();
             self.dial(now);
             self.tell_state();
@@ -280,7 +295,7 @@ impl Session {
     }
 
     fn accepted(&mut self, now: Instant, id: ConnectionId, local: IpAddr) {
-        if matches!(self.phase, Phase::Stopped | Phase::Penalty(_)) {
+        if matches!(self.phase, Phase::Stopped | Phase::Held | Phase::Penalty(_)) {
             self.outputs.push_back(Output::Close(id));
             return;
         }

@@ -26,7 +26,20 @@ pub enum Reason {
     /// The peer took nothing for too long (RFC 9687).
     #[error("send hold timer expired: the peer took nothing that we sent for {0} s")]
     SendHoldTimer(u64),
+    /// The password, or what is said about the peer's distance, is another now.
+    #[error("closed to connect again with a changed password or TTL security")]
+    Guard,
+    /// There is to be a password, but it is not known.
+    #[error("held down: {0}")]
+    NoPassword(String),
     /// We are about to restart.
     #[error("closed for our own restart; the peer keeps our routes")]
     Restarting,
+}
+
+impl Reason {
+    /// Nobody has said goodbye: routes may outlive the connection (RFC 4724 §4.2).
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Guard | Self::NoPassword(_))
+    }
 }

@@ -1,5 +1,7 @@
 //! Two sessions under a virtual clock, with a wire between them that can be cut, delayed and written on.
 
+mod guard;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use manx_model::Asn;
 
-use super::{ConnectionId, Event, GracefulConfig, Output, Reason, Session, SessionConfig, State};
+use super::{ConnectionId, Event, GracefulConfig, Guard, Output, Reason, Session, SessionConfig, State};
 use crate::wire::{ErrorCode, Family, Message, Notification, Open, Update};
 
 const ADDRESS: [[u8; 4]; 2] = [[10, 0, 0, 1], [10, 0, 0, 2]];
@@ -24,6 +26,7 @@ fn config(side: usize) -> SessionConfig {
         hold_time: Duration::from_secs(90),
         passive: false,
         connect_retry: Duration::from_secs(5),
+        guard: Guard::default(),
         graceful: GRACEFUL,
     }
 }

@@ -47,7 +47,7 @@ impl Session {
     /// When [`Self::handle_timeout`] is to be called; `None` when only an event can change anything.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Stopped => None,
+            Phase::Stopped | Phase::Held => None,
             Phase::Penalty(at) | Phase::Dialling(at) => Some(at),
             Phase::Waiting(at) => at,
         };
@@ -64,7 +64,12 @@ impl Session {
             Phase::Waiting(Some(at)) if at <= now => self.dial(now),
             Phase::Dialling(at) if at <= now => {
                 // An output of its own, so that nobody waits for a SYN that got lost.
-                self.outputs.push_back(super::Output::Failed(Reason::Dial("no answer".into())));
+                let words = match self.config.guard.key() {
+                    // The kernel of whose key is another drops what we send, and says nothing.
+                    Some(_) => "no answer, as from a peer whose password is another",
+                    None => "no answer",
+                };
+                self.outputs.push_back(super::Output::Failed(Reason::Dial(words.into())));
                 self.dial(now);
             }
             _ => (),

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
 use super::{Peer, Speaker, Up};
-use crate::policy::{ExportPolicy, Exported, Recipient, learned, originated};
+use crate::policy::{Additions, Candidate, Exported, Recipient, Rules, decide, originated, tell};
 use crate::wire::{Attributes, Context, Family, Message, Update, encode_announcements, encode_withdrawals};
 
 /// Prefixes looked at for one batch: enough to fill messages, little enough for a peer's buffer.
@@ -36,6 +36,16 @@ impl AdjRibOut {
     /// How many prefixes the peer has been told.
     pub(super) fn len(&self) -> usize {
         self.told.len()
+    }
+
+    /// Of these prefixes the peer may not know the truth any more.
+    pub(super) fn mark<'a>(&mut self, prefixes: impl IntoIterator<Item = &'a IpNet>) {
+        self.dirty.extend(prefixes);
+    }
+
+    /// Of everything that it was told, either.
+    pub(super) fn mark_told(&mut self) {
+        self.dirty.extend(self.told.keys());
     }
 
     /// Takes up to [`BATCH`] dirty prefixes, and notes them as told.
@@ -84,6 +94,31 @@ impl Batch {
     }
 }
 
+/// Where the routes for one peer are made up. What paths of one message become is made once: they share their attributes.
+struct Desk<'a> {
+    to: Recipient,
+    rules: Rules<'a>,
+    own: Arc<Attributes>,
+    made: HashMap<Alike<'a>, Exported>,
+}
+
+/// What routes that are told alike have in common: attributes; for learned ones the peer and the next hop; what is added.
+type Alike<'a> = (*const Attributes, Option<(IpAddr, IpAddr)>, Additions<'a>);
+
+impl Desk<'_> {
+    fn export(&mut self, prefix: &IpNet, route: Candidate<'_>) -> Option<Exported> {
+        let additions = decide(route, prefix, &self.to, self.rules)?;
+        let from = match route {
+            Candidate::Own(_) => None,
+            Candidate::Learned(path, _) => Some((path.from.address, path.next_hop)),
+        };
+        let key = (Arc::as_ptr(route.attributes()), from, additions);
+        let made =
+            self.made.entry(key).or_insert_with_key(|(_, _, additions)| tell(route, &self.to, additions));
+        Some(made.clone())
+    }
+}
+
 impl Speaker {
     /// Established peers that have something to be told.
     pub fn pending(&self) -> Vec<IpAddr> {
@@ -104,17 +139,25 @@ impl Speaker {
     }
 
     fn transmit_to(&self, address: IpAddr, peer: &mut Peer) -> Option<Bytes> {
-        let policy = peer.config.export;
-        let Up { negotiated, out } = peer.up.as_mut()?;
+        let Peer { config, up, .. } = peer;
+        let Up { negotiated, out } = up.as_mut()?;
         let to = Recipient {
             address,
             external: negotiated.context.external,
-            our_asn: self.config.asn,
-            next_hop: self.next_hop(negotiated.local),
+            client: config.client,
+            our_asn: self.config.asn_towards(config),
+            cluster_id: self.config.cluster(),
+            us: self.next_hop(negotiated.local),
+            next_hop: config.next_hop,
         };
-        let own = originated(&to);
-        let mut cache = HashMap::new();
-        let batch = out.take(|prefix| self.wanted(prefix, policy, &to, &own, &mut cache));
+        let rules = Rules {
+            filters: &config.export_filters,
+            policy: config.export,
+            node: &self.config.export,
+            interfaces: &self.config.interfaces,
+        };
+        let mut desk = Desk { to, rules, own: originated(&self.config.export), made: HashMap::new() };
+        let batch = out.take(|prefix| self.wanted(prefix, config.hears_learned(), &mut desk));
         let mut bytes = BytesMut::new();
         for impossible in batch.encode(negotiated.context, &mut bytes) {
             out.told.remove(&impossible);
@@ -129,34 +172,27 @@ impl Speaker {
     }
 
     /// What a peer is to know about a prefix.
-    fn wanted(
-        &self,
-        prefix: &IpNet,
-        policy: ExportPolicy,
-        to: &Recipient,
-        own: &Exported,
-        cache: &mut HashMap<(*const Attributes, IpAddr, IpAddr), Option<Exported>>,
-    ) -> Option<Exported> {
+    fn wanted(&self, prefix: &IpNet, hears_learned: bool, desk: &mut Desk<'_>) -> Option<Exported> {
         if Family::of(prefix) != Family::IPV4_UNICAST {
             return None;
         }
         if self.originated.as_ref().is_some_and(|originated| originated.contains(prefix)) {
-            return Some(own.clone());
+            let own = desk.own.clone();
+            return desk.export(prefix, Candidate::Own(&own));
         }
-        if policy == ExportPolicy::Own || self.convergence.defers_selection() {
+        if !hears_learned || self.convergence.defers_selection() {
             return None;
         }
-        // Paths of one message share their attributes, and what is made of them.
         let (path, _) = self.table.best(prefix)?;
-        let key = (Arc::as_ptr(&path.attributes), path.next_hop, path.from.address);
-        cache.entry(key).or_insert_with(|| learned(path, to)).clone()
+        let client = self.peers.get(&path.from.address).is_some_and(|peer| peer.config.client);
+        desk.export(prefix, Candidate::Learned(path, client))
     }
 
     /// The peer has been told everything but that this is all (RFC 4724 §4.1). Before the owner has said what we
     /// originate, and before routes of others are chosen, it is not all.
     fn owes_end_of_rib(&self, peer: &Peer) -> bool {
         let Some(up) = &peer.up else { return false };
-        let chosen = peer.config.export == ExportPolicy::Own || !self.convergence.defers_selection();
+        let chosen = !peer.config.hears_learned() || !self.convergence.defers_selection();
         let ready = up.out.dirty.is_empty() && !up.out.end_of_rib_sent && chosen && self.originated.is_some();
         ready && up.negotiated.graceful.is_some()
     }
@@ -165,7 +201,7 @@ impl Speaker {
     pub(super) fn mark_dirty(&mut self, prefix: IpNet) {
         let own = self.originated.as_ref().is_some_and(|originated| originated.contains(&prefix));
         for peer in self.peers.values_mut() {
-            let concerned = own || peer.config.export == ExportPolicy::All;
+            let concerned = own || peer.config.hears_learned();
             let Some(up) = &mut peer.up else { continue };
             if concerned || up.out.told.contains_key(&prefix) {
                 up.out.dirty.insert(prefix);
@@ -181,7 +217,7 @@ impl Speaker {
         told.values_mut().for_each(|told| *told = None);
         dirty.extend(told.keys());
         dirty.extend(self.originated.iter().flatten());
-        if peer.config.export == ExportPolicy::All {
+        if peer.config.hears_learned() {
             dirty.extend(self.table.prefixes());
         }
     }

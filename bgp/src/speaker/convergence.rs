@@ -3,13 +3,10 @@
 //! The owner deletes nothing before that. After a restart with forwarding preserved, the owner also hears of no new
 //! best path before that: half of the peers' routes would send packets on detours.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Speaker, SpeakerConfig};
-use crate::policy::ExportPolicy;
 use crate::session::{GracefulConfig, SessionConfig};
-
-const MOST_RESTART_TIME: Duration = Duration::from_secs(4095);
 
 #[derive(Debug)]
 pub(super) struct Convergence {
@@ -59,7 +56,7 @@ impl Speaker {
     /// R until the restart is over; F when the kernel forwarded all the time, which it also does while we live.
     fn graceful(&self) -> GracefulConfig {
         GracefulConfig {
-            time: self.config.restart_time.min(MOST_RESTART_TIME),
+            time: self.config.restart_time,
             restarting: self.convergence.defers_selection(),
             forwarding: self.convergence.restarted || self.convergence.done,
         }
@@ -83,7 +80,7 @@ impl Speaker {
 
     /// Peers that get the best paths of others could not be told them until now.
     fn tell_learned(&mut self) {
-        let all = self.peers.iter().filter(|(_, peer)| peer.config.export == ExportPolicy::All);
+        let all = self.peers.iter().filter(|(_, peer)| peer.config.hears_learned());
         for address in all.map(|(address, _)| *address).collect::<Vec<_>>() {
             self.tell_everything(address);
         }

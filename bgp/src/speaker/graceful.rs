@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::adj_rib_out::AdjRibOut;
 use super::{Speaker, Up};
-use crate::policy::ExportPolicy;
 use crate::session::{Negotiated, Reason};
 use crate::wire::Family;
 
@@ -37,7 +36,7 @@ impl Speaker {
         // It waits for our End-of-RIB until its own restart is over, and we for its: RFC 4724 §4.1 says who goes first.
         // A peer that gets only what we originate need not wait, so we lose nothing by hearing it out.
         let restarting = graceful.is_some_and(|it| it.restarting);
-        peer.settled |= restarting && peer.config.export == ExportPolicy::All;
+        peer.settled |= restarting && peer.config.hears_learned();
         peer.up = Some(Up { negotiated, out: AdjRibOut::default() });
         self.peers_changed = true;
         if lost {

@@ -6,8 +6,10 @@
 //! - [`Speaker::transmit`]: UPDATEs for a peer that has room for more. What is still to be told to a peer is a set of
 //!   prefixes and no queue, so that a slow peer gets larger batches and never an older truth.
 
+mod adj_rib_in;
 mod adj_rib_out;
 mod config;
+mod configure;
 mod convergence;
 mod graceful;
 mod status;
@@ -28,10 +30,9 @@ use convergence::Convergence;
 use graceful::Stale;
 pub use status::{PeerStatus, SpeakerStatus};
 
-use crate::policy::{Us, accept};
-use crate::rib::{Neighbour, Path, Rung, Table};
+use crate::rib::{Path, Rung, Table};
 use crate::session::{Negotiated, Output, Reason, State};
-use crate::wire::{Attributes, Family, Update};
+use crate::wire::{Attributes, Family};
 
 /// What changed for the owner.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,8 +100,6 @@ struct Peer {
     stale: Option<Stale>,
     /// Nothing needs to be awaited from it any more before [`Change::Converged`].
     settled: bool,
-    /// Routes of the peer that were not taken, since it was configured.
-    rejected: u64,
 }
 
 #[derive(Debug)]
@@ -119,7 +118,6 @@ impl Peer {
             up: None,
             stale: None,
             settled: false,
-            rejected: 0,
         }
     }
 }
@@ -137,28 +135,6 @@ impl Speaker {
             peers_changed: false,
             config,
         }
-    }
-
-    /// Takes a whole new configuration. Peers whose part is the same are not disturbed.
-    pub fn configure(&mut self, now: Instant, config: SpeakerConfig) {
-        let gone: Vec<_> =
-            self.peers.keys().filter(|peer| !config.peers.contains_key(peer)).copied().collect();
-        for peer in gone {
-            self.forget(peer, false);
-            self.peers.remove(&peer);
-            self.peers_changed = true;
-        }
-        for (address, wanted) in &config.peers {
-            let peer = self.peers.entry(*address).or_insert_with(|| Peer::new(now, wanted.clone()));
-            let export_changed = peer.config.export != wanted.export;
-            self.peers_changed |= peer.config != *wanted;
-            peer.config = wanted.clone();
-            if export_changed {
-                self.tell_everything(*address);
-            }
-        }
-        self.config = config;
-        self.settle(now);
     }
 
     /// Takes the whole set of prefixes that we originate. Peers are sent End-of-RIB only after the first call.
@@ -225,53 +201,6 @@ impl Speaker {
     /// All paths, for status.
     pub fn table(&self) -> &Table {
         &self.table
-    }
-
-    fn update(&mut self, address: IpAddr, update: Update) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        let Some(up) = &peer.up else { return };
-        let us = Us { asn: self.config.asn, router_id: self.config.router_id, local: up.negotiated.local };
-        let from = Neighbour {
-            address,
-            asn: peer.config.asn,
-            router_id: up.negotiated.router_id,
-            external: up.negotiated.context.external,
-        };
-        if let Some(error) = update.errors.into_iter().next() {
-            peer.last_error = Some(Reason::Misbehaved(error));
-            self.peers_changed = true;
-        }
-        for prefix in update.withdrawn {
-            self.withdraw(prefix, address);
-        }
-        let attributes = Arc::new(update.attributes);
-        for each in update.announced {
-            for prefix in each.prefixes {
-                if accept(us, &prefix, &attributes, each.next_hop).is_err() {
-                    self.peers.entry(address).and_modify(|peer| peer.rejected += 1);
-                    self.withdraw(prefix, address);
-                    continue;
-                }
-                self.touch(prefix);
-                let path =
-                    Path { attributes: attributes.clone(), next_hop: each.next_hop, from, stale: false };
-                self.table.insert(prefix, path);
-            }
-        }
-    }
-
-    fn withdraw(&mut self, prefix: IpNet, peer: IpAddr) {
-        if self.table.paths(&prefix).iter().any(|path| path.from.address == peer) {
-            self.touch(prefix);
-            self.table.remove(&prefix, peer);
-        }
-    }
-
-    /// Withdraws what a peer told; with `stale_only`, what it has not repeated.
-    fn forget(&mut self, peer: IpAddr, stale_only: bool) {
-        for prefix in self.table.told_by(peer, stale_only) {
-            self.withdraw(prefix, peer);
-        }
     }
 
     /// To be called before the paths to a prefix change.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use manx_model::Asn;
 
 use super::{Peer, Speaker};
+use crate::rib::Count;
 use crate::session::{Negotiated, State};
 
 /// The whole speaker.
@@ -42,14 +43,14 @@ pub struct PeerStatus {
     pub state_for: Duration,
     /// The last thing that went wrong, in words.
     pub last_error: Option<String>,
-    /// Prefixes taken from it, stale ones included.
+    /// Prefixes that it told and that may be used, stale ones included.
     pub received: usize,
     /// Prefixes that are kept though it has not repeated them.
     pub stale: usize,
     /// For how much longer they are kept.
     pub stale_for: Option<Duration>,
-    /// Its routes that were not taken, since it was configured.
-    pub rejected: u64,
+    /// Prefixes that it told and that are not used: loops, what cannot be routed, and what its filters reject.
+    pub rejected: usize,
     /// Prefixes told to it.
     pub sent: usize,
     /// It has told all that it had.
@@ -72,7 +73,7 @@ impl Speaker {
     }
 
     fn peer_status(&self, now: Instant, address: IpAddr, peer: &Peer) -> PeerStatus {
-        let (received, stale) = self.table.count(address);
+        let Count { used, stale, rejected } = self.table.count(address);
         PeerStatus {
             name: peer.config.name.clone(),
             address,
@@ -81,10 +82,10 @@ impl Speaker {
             state: peer.state,
             state_for: now.saturating_duration_since(peer.since),
             last_error: peer.last_error.as_ref().map(ToString::to_string),
-            received,
+            received: used,
             stale,
             stale_for: peer.stale.map(|stale| stale.deadline.saturating_duration_since(now)),
-            rejected: peer.rejected,
+            rejected,
             sent: peer.up.as_ref().map_or(0, |up| up.out.len()),
             end_of_rib: peer.settled,
             negotiated: peer.up.as_ref().map(|up| (*up.negotiated).clone()),

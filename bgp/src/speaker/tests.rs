@@ -1,185 +1,22 @@
-//! A speaker whose peers are played by hand; what it transmits is decoded and kept as the peer would.
+//! The speaker as its peers and its owner see it.
+
+mod policy;
+mod reflection;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use ipnet::IpNet;
 use manx_model::Asn;
 use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Change, PeerConfig, Speaker, SpeakerConfig};
+use super::{Change, PeerConfig, SpeakerConfig};
 use crate::policy::ExportPolicy;
-use crate::session::{Negotiated, Output, Reason, State};
-use crate::wire::{
-    Announcement, AsPath, Attributes, Community, Context, Family, GracefulFamily, GracefulRestart, Message,
-    Open, Segment, SegmentKind, Update, next_frame,
-};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// What a peer knows of us, and how often it was told that this is all.
-#[derive(Debug, Default)]
-struct Heard {
-    routes: BTreeMap<IpNet, (Attributes, IpAddr)>,
-    ends: usize,
-    messages: usize,
-}
-
-struct World {
-    now: Instant,
-    speaker: Speaker,
-    heard: BTreeMap<u8, Heard>,
-}
-
-fn address(peer: u8) -> IpAddr {
-    [10, 0, 0, peer].into()
-}
-
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn asn(number: u32) -> Asn {
-    Asn::new(number).unwrap()
-}
-
-/// Peers below 10 are inside our AS, the others in 65000 + number. Odd ones hear everything.
-fn config(peers: &[u8]) -> SpeakerConfig {
-    let mut config = SpeakerConfig::new(Asn::DEFAULT, [10, 0, 0, 100].into());
-    for peer in peers {
-        let asn = if *peer < 10 { Asn::DEFAULT } else { asn(65000 + u32::from(*peer)) };
-        let mut wanted = PeerConfig::new(format!("peer-{peer}"), asn);
-        wanted.export = if peer % 2 == 1 { ExportPolicy::All } else { ExportPolicy::Own };
-        config.peers.insert(address(*peer), wanted);
-    }
-    config
-}
-
-/// What a peer says about graceful restart: whether it restarted, and whether it forwarded meanwhile.
-fn graceful(restarting: bool, forwarding: bool) -> Option<GracefulRestart> {
-    let families = vec![GracefulFamily { family: Family::IPV4_UNICAST, forwarding }];
-    Some(GracefulRestart { restarting, notification: false, time: 120 * SECOND, families })
-}
-
-impl World {
-    /// Peers 2 and 3 inside, 11 and 12 outside; nothing established, nothing originated.
-    fn new(change: impl FnOnce(&mut SpeakerConfig)) -> Self {
-        let mut config = config(&[2, 3, 11, 12]);
-        change(&mut config);
-        let now = Instant::now();
-        Self { now, speaker: Speaker::new(now, config), heard: BTreeMap::new() }
-    }
-
-    fn says(&mut self, peer: u8, output: Output) {
-        self.speaker.handle(self.now, address(peer), output);
-    }
-
-    fn up_with(&mut self, peer: u8, graceful: Option<GracefulRestart>) {
-        let open =
-            Open { my_as: 0, hold_time: 90, identifier: [10, 0, 0, peer].into(), capabilities: Vec::new() };
-        let negotiated = Negotiated {
-            context: Context { four_octet: true, external: peer >= 10 },
-            hold_time: 90 * SECOND,
-            route_refresh: true,
-            graceful,
-            local: [10, 0, 0, 1].into(),
-            router_id: open.identifier,
-            open,
-        };
-        self.heard.insert(peer, Heard::default());
-        self.says(peer, Output::Established(Box::new(negotiated)));
-    }
-
-    fn up(&mut self, peer: u8) {
-        self.up_with(peer, graceful(false, false));
-    }
-
-    fn down(&mut self, peer: u8, graceful: bool) {
-        self.says(peer, Output::Down { reason: Reason::Lost("gone".into()), graceful });
-    }
-
-    fn end_of_rib(&mut self, peer: u8) {
-        self.says(peer, Output::EndOfRib(Family::IPV4_UNICAST));
-    }
-
-    fn announces(&mut self, peer: u8, prefix: &str, change: impl FnOnce(&mut Attributes)) {
-        let mut attributes = Attributes::default();
-        if peer >= 10 {
-            let asns = vec![asn(65000 + u32::from(peer))];
-            attributes.as_path = AsPath(vec![Segment { kind: SegmentKind::Sequence, asns }]);
-        }
-        change(&mut attributes);
-        let announced = vec![Announcement { next_hop: address(peer), prefixes: vec![net(prefix)] }];
-        self.says(peer, Output::Update(Box::new(Update { attributes, announced, ..Update::default() })));
-    }
-
-    fn withdraws(&mut self, peer: u8, prefix: &str) {
-        let update = Update { withdrawn: vec![net(prefix)], ..Update::default() };
-        self.says(peer, Output::Update(Box::new(update)));
-    }
-
-    fn originates(&mut self, prefixes: &[&str]) {
-        self.speaker.originate(self.now, prefixes.iter().map(|prefix| net(prefix)).collect());
-    }
-
-    /// Changes of best paths, `prefix peer` or `prefix -`; [`Change::Converged`] as such.
-    fn changes(&mut self) -> Vec<String> {
-        let word = |change: Change| match change {
-            Change::Best { prefix, path: Some(path) } => Some(format!("{prefix} {}", path.peer)),
-            Change::Best { prefix, path: None } => Some(format!("{prefix} -")),
-            Change::Converged => Some("converged".to_owned()),
-            Change::Peers => None,
-        };
-        self.speaker.take_changes().into_iter().filter_map(word).collect()
-    }
-
-    fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        while let Some(next) = self.speaker.poll_timeout().filter(|at| *at <= end) {
-            self.now = self.now.max(next);
-            self.speaker.handle_timeout(self.now);
-        }
-        self.now = end;
-    }
-
-    /// Lets the speaker tell a peer one batch; whether there was one.
-    fn transmit(&mut self, peer: u8) -> bool {
-        let Some(bytes) = self.speaker.transmit(address(peer)) else { return false };
-        let heard = self.heard.entry(peer).or_default();
-        let mut buffer = BytesMut::from(&bytes[..]);
-        let context = Context { four_octet: true, external: false };
-        while let Some(frame) = next_frame(&mut buffer).unwrap() {
-            let Ok(Message::Update(update)) = Message::decode(&frame, context) else { panic!() };
-            assert_eq!(update.errors, []);
-            heard.messages += 1;
-            heard.ends += usize::from(update.end_of_rib.is_some());
-            for prefix in update.withdrawn {
-                assert!(heard.routes.remove(&prefix).is_some(), "{prefix} is withdrawn, but was never told");
-            }
-            for each in update.announced {
-                for prefix in each.prefixes {
-                    heard.routes.insert(prefix, (update.attributes.clone(), each.next_hop));
-                }
-            }
-        }
-        true
-    }
-
-    fn transmit_all(&mut self) {
-        for peer in [2, 3, 11, 12] {
-            while self.transmit(peer) {}
-        }
-        assert!(self.speaker.pending().is_empty());
-    }
-
-    /// What a peer knows now.
-    fn hears(&mut self, peer: u8) -> Vec<String> {
-        self.transmit_all();
-        self.heard[&peer].routes.keys().map(ToString::to_string).collect()
-    }
-}
+use crate::session::{Output, Reason, State};
+use crate::wire::{Attributes, Community, Family};
+use policy::{filter, rule};
+use world::{SECOND, World, address, config, graceful, net};
 
 #[test]
 fn an_originated_prefix_is_told_inside_with_preference_and_outside_with_our_as() {
@@ -302,12 +139,12 @@ fn routes_that_lead_back_to_us_or_nowhere_are_not_taken_and_replace_what_was() {
         |it| it.originator_id = Some([10, 0, 0, 100].into()),
         |it| it.cluster_list = vec![[10, 0, 0, 100].into()],
     ];
-    for (index, case) in cases.into_iter().enumerate() {
+    for case in cases {
         world.announces(2, "10.0.0.0/8", |_| ());
         assert_eq!(world.changes().last().unwrap(), "10.0.0.0/8 10.0.0.2");
         world.announces(2, "10.0.0.0/8", case);
         assert_eq!(world.changes(), ["10.0.0.0/8 -"]);
-        assert_eq!(world.speaker.status(world.now).peers[0].rejected, index as u64 + 1);
+        assert_eq!((peer_2(&world).received, peer_2(&world).rejected), (0, 1));
     }
     for martian in ["127.0.0.0/8", "224.0.0.0/4", "0.1.0.0/16", "255.255.255.255/32"] {
         world.announces(2, martian, |_| ());
@@ -521,6 +358,36 @@ enum Step {
     Originate(BTreeSet<u8>),
     Transmit(u8),
     Refresh(u8),
+    Configure(u8),
+}
+
+/// Some configurations of the same peers.
+fn variant(number: u8) -> SpeakerConfig {
+    use crate::policy::{Action, Operation};
+    let mut config = config(&[2, 3, 11, 12]);
+    let mut peer = |number: u8, change: fn(&mut PeerConfig)| {
+        config.peers.entry(address(number)).and_modify(change);
+    };
+    let prefer = || Action::Accept(vec![Operation::SetPriority(1)]);
+    match number {
+        1 => {
+            peer(12, |peer| peer.import_filters = filter(vec![rule("10.1.0.0/16", Action::Reject)]));
+            peer(2, |peer| peer.client = true);
+        }
+        2 => {
+            let rules = filter(vec![rule("10.2.0.0/16", prefer()), rule("10.3.0.0/16", Action::Reject)]);
+            config.peers.values_mut().for_each(|peer| peer.export_filters = rules.clone());
+            config.cluster_id = Some([9, 9, 9, 9].into());
+        }
+        3 => {
+            let rules = filter(vec![rule("10.2.0.0/15", prefer())]);
+            config.peers.entry(address(11)).and_modify(|peer| peer.import_filters = rules);
+            config.export.hidden.insert(net("10.4.0.0/16"));
+            config.export.communities.push((net("10.0.0.0/8"), vec!["1:1".parse().unwrap()]));
+        }
+        _ => (),
+    }
+    config
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -534,6 +401,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         prop::collection::btree_set(0..6u8, 0..3).prop_map(Step::Originate),
         peer().prop_map(Step::Transmit),
         peer().prop_map(Step::Refresh),
+        (0..4u8).prop_map(Step::Configure),
     ]
 }
 
@@ -549,6 +417,7 @@ proptest! {
         let (mut up, mut own) = (BTreeSet::new(), BTreeSet::new());
         let mut told: BTreeMap<(u8, u8), u8> = BTreeMap::new();
         let mut kernel = BTreeMap::new();
+        let mut configured = 0;
         let prefix = |number: u8| format!("10.{number}.0.0/16");
         for step in steps {
             match step {
@@ -569,6 +438,12 @@ proptest! {
                     own = numbers;
                     world.speaker.originate(world.now, own.iter().map(|it| net(&prefix(*it))).collect());
                 }
+                Step::Configure(number) => {
+                    configured = number;
+                    let mut config = variant(number);
+                    config.forwarding_preserved = restarted;
+                    world.speaker.configure(world.now, config);
+                }
                 Step::Transmit(peer) => drop(world.transmit(peer)),
                 Step::Refresh(peer) => if up.contains(&peer) {
                     world.says(peer, Output::Refresh(Family::IPV4_UNICAST));
@@ -578,7 +453,7 @@ proptest! {
                 apply(&mut kernel, world.speaker.take_changes());
             }
         }
-        let mut fresh = World::new(|_| ());
+        let mut fresh = World::new(|config| *config = variant(configured));
         let finish = |world: &mut World, kernel: &mut BTreeMap<IpNet, super::BestPath>| {
             world.speaker.originate(world.now, own.iter().map(|it| net(&prefix(*it))).collect());
             world.pass(1000 * SECOND);

@@ -41,9 +41,15 @@ impl AsPath {
             .sum()
     }
 
-    /// Whether an AS is in it: the loop check of RFC 4271 §9.1.2.
-    pub fn contains(&self, asn: Asn) -> bool {
-        self.0.iter().any(|segment| segment.asns.contains(&asn))
+    /// How often an AS is in it: the loop check of RFC 4271 §9.1.2.
+    pub fn count(&self, asn: Asn) -> usize {
+        self.0.iter().flat_map(|segment| &segment.asns).filter(|each| **each == asn).count()
+    }
+
+    /// Whether it begins with these, in this order; the members of a set have none.
+    pub fn starts_with(&self, asns: &[Asn]) -> bool {
+        let ordered = self.0.iter().take_while(|segment| segment.kind == SegmentKind::Sequence);
+        ordered.flat_map(|segment| &segment.asns).take(asns.len()).eq(asns)
     }
 
     /// The AS next to us; `None` when the path is empty or begins with a set.

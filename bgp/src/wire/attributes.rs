@@ -1,9 +1,9 @@
 //! Path attributes as values.
 
+mod community;
 mod decode;
 mod encode;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use manx_model::Asn;
 
 use super::AsPath;
 
+pub use community::{AnyCommunity, Community, ExtendedCommunity, LargeCommunity, NoCommunity};
 pub(super) use decode::{Decoded, decode};
 pub(super) use encode::encode;
 
@@ -28,6 +29,7 @@ pub(super) mod code {
     pub(crate) const CLUSTER_LIST: u8 = 10;
     pub(crate) const MP_REACH: u8 = 14;
     pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
     pub(crate) const LARGE_COMMUNITY: u8 = 32;
@@ -62,36 +64,6 @@ pub struct Aggregator {
     pub identifier: Ipv4Addr,
 }
 
-/// A community (RFC 1997), written `64512:100`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Community(pub u32);
-
-impl Community {
-    /// Not beyond the AS.
-    pub const NO_EXPORT: Self = Self(0xffff_ff01);
-    /// Not to anybody.
-    pub const NO_ADVERTISE: Self = Self(0xffff_ff02);
-    /// Not to another AS, those of a confederation included.
-    pub const NO_EXPORT_SUBCONFED: Self = Self(0xffff_ff03);
-}
-
-impl fmt::Display for Community {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0 >> 16, self.0 & 0xffff)
-    }
-}
-
-/// A large community (RFC 8092), written `64512:1:2`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LargeCommunity(pub [u32; 3]);
-
-impl fmt::Display for LargeCommunity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [administrator, first, second] = self.0;
-        write!(f, "{administrator}:{first}:{second}")
-    }
-}
-
 /// An attribute that we do not know, optional and transitive: passed on as it came (RFC 4271 §5).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnknownAttribute {
@@ -118,9 +90,11 @@ pub struct Attributes {
     pub atomic_aggregate: bool,
     /// AGGREGATOR.
     pub aggregator: Option<Aggregator>,
-    /// COMMUNITIES.
+    /// COMMUNITIES, without repetitions.
     pub communities: Vec<Community>,
-    /// LARGE_COMMUNITY.
+    /// EXTENDED COMMUNITIES; those that are not transitive inside an AS only.
+    pub extended_communities: Vec<ExtendedCommunity>,
+    /// LARGE_COMMUNITY, without repetitions.
     pub large_communities: Vec<LargeCommunity>,
     /// ORIGINATOR_ID (RFC 4456).
     pub originator_id: Option<Ipv4Addr>,
@@ -128,6 +102,25 @@ pub struct Attributes {
     pub cluster_list: Vec<Ipv4Addr>,
     /// Optional transitive ones that we do not know.
     pub unknown: Vec<UnknownAttribute>,
+}
+
+impl Attributes {
+    /// Whether a community is among them.
+    pub fn has_community(&self, community: AnyCommunity) -> bool {
+        match community {
+            AnyCommunity::Standard(community) => self.communities.contains(&community),
+            AnyCommunity::Large(community) => self.large_communities.contains(&community),
+        }
+    }
+
+    /// Adds a community, unless it is there.
+    pub fn add_community(&mut self, community: AnyCommunity) {
+        match community {
+            _ if self.has_community(community) => (),
+            AnyCommunity::Standard(community) => self.communities.push(community),
+            AnyCommunity::Large(community) => self.large_communities.push(community),
+        }
+    }
 }
 
 /// Whether an address can be a next hop at all: that of a host (RFC 4271 §6.3).

@@ -20,7 +20,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attributes::{
-    Aggregator, Attributes, Community, LargeCommunity, Origin, UnknownAttribute, usable_next_hop,
+    Aggregator, AnyCommunity, Attributes, Community, ExtendedCommunity, LargeCommunity, NoCommunity, Origin,
+    UnknownAttribute, usable_next_hop,
 };
 pub use capability::{Capability, Family, GracefulFamily, GracefulRestart};
 pub use error::{Severity, WireError};
@@ -40,6 +41,10 @@ pub struct Context {
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a message is taken apart where it is decoded, and never stored"
+)]
 pub enum Message {
     /// RFC 4271 §4.2.
     Open(Open),

@@ -7,10 +7,10 @@ use manx_model::Asn;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Aggregator, Announcement, AsPath, Attributes, Capability, Community, Context, ErrorCode, Family,
-    GracefulFamily, GracefulRestart, LargeCommunity, Message, Notification, Open, Origin, Segment,
-    SegmentKind, Severity, UnknownAttribute, Update, WireError, encode_announcements, encode_withdrawals,
-    next_frame,
+    Aggregator, Announcement, AsPath, Attributes, Capability, Community, Context, ErrorCode,
+    ExtendedCommunity, Family, GracefulFamily, GracefulRestart, LargeCommunity, Message, Notification, Open,
+    Origin, Segment, SegmentKind, Severity, UnknownAttribute, Update, WireError, encode_announcements,
+    encode_withdrawals, next_frame,
 };
 
 const IBGP: Context = Context { four_octet: true, external: false };
@@ -235,6 +235,9 @@ fn faulty_attributes_have_the_consequences_of_rfc_7606() {
         (good("800902 0000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
         (good("800a05 0000000000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
         (good("c0200b 0000000000000000000000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
+        (good("c01007 00020000000000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
+        (good("c01000"), ErrorCode::ATTRIBUTE_LENGTH, TreatAsWithdraw),
+        (good("801008 0002000000000001"), ErrorCode::ATTRIBUTE_FLAGS, TreatAsWithdraw),
         (good("406300"), ErrorCode::UNRECOGNIZED_WELL_KNOWN, TreatAsWithdraw),
         (good("400101 00"), ErrorCode::MALFORMED_ATTRIBUTES, AttributeDiscard),
         (good("800e0a 000101 04 e0000001 00 00"), ErrorCode::INVALID_NEXT_HOP, TreatAsWithdraw),
@@ -271,6 +274,21 @@ fn faults_that_hide_prefixes_reset_the_session() {
 fn attributes_of_the_inside_are_ignored_from_outside() {
     let update = update_with(&format!("{GOOD} 400503 000000 800902 0000 800a01 00"), EBGP).unwrap();
     assert!(update.errors.is_empty() && update.announced.len() == 1);
+}
+
+#[test]
+fn communities_of_every_kind_are_kept_in_their_order_and_once_each() {
+    let attributes = format!(
+        "{GOOD} c0080c fc000002 fc000001 fc000002 c01010 0002000000000001 4002000000000002
+         c02018 0000fc00 00000001 00000002 0000fc00 00000001 00000002"
+    );
+    let inside = update_with(&attributes, IBGP).unwrap().attributes;
+    assert_eq!(inside.communities, [Community(0xfc00_0002), Community(0xfc00_0001)]);
+    assert_eq!(inside.large_communities, [LargeCommunity([64512, 1, 2])]);
+    let (far, near) = ([0, 2, 0, 0, 0, 0, 0, 1], [0x40, 2, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(inside.extended_communities, [far, near].map(ExtendedCommunity));
+    let outside = update_with(&attributes, EBGP).unwrap().attributes;
+    assert_eq!(outside.extended_communities, [ExtendedCommunity(far)], "the other one is not transitive");
 }
 
 #[test]
@@ -387,11 +405,12 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
     let first = (origin, any_path(), any::<Option<u32>>(), any::<Option<u32>>(), any::<bool>());
     let second = (
         prop::option::of(aggregator),
-        prop::collection::vec(any::<u32>(), 0..80),
-        prop::collection::vec(any::<[u32; 3]>(), 0..5),
+        prop::collection::btree_set(any::<u32>(), 0..80),
+        prop::collection::btree_set(any::<[u32; 3]>(), 0..5),
         any::<Option<[u8; 4]>>(),
         prop::collection::vec(any::<[u8; 4]>(), 0..5),
         prop::option::of(unknown),
+        prop::collection::vec(any::<[u8; 8]>(), 0..5),
     );
     (first, second).prop_map(|(first, second)| Attributes {
         origin: first.0,
@@ -402,6 +421,7 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
         aggregator: second.0,
         communities: second.1.into_iter().map(Community).collect(),
         large_communities: second.2.into_iter().map(LargeCommunity).collect(),
+        extended_communities: second.6.into_iter().map(ExtendedCommunity).collect(),
         originator_id: second.3.map(Into::into),
         cluster_list: second.4.into_iter().map(Into::into).collect(),
         unknown: second

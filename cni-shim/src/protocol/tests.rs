@@ -6,9 +6,9 @@ use super::*;
 
 #[test]
 fn a_frame_says_its_version_before_its_body() {
-    let newer = br#"{"protocol": 2, "body": {"what": "ever"}}"#;
+    let newer = br#"{"protocol": 3, "body": {"what": "ever"}}"#;
     let error = decode::<Request>(newer).unwrap_err();
-    assert!(matches!(error, ProtocolError::Version(2)));
+    assert!(matches!(error, ProtocolError::Version(3)));
     assert_eq!(CniError::from(&error).code, Code::PROTOCOL);
     assert!(error.to_string().contains("same release"), "{error}");
 }
@@ -22,8 +22,8 @@ fn what_is_no_frame_of_ours_is_an_error() {
         "{}",
         "null",
         r#"{"protocol":"1"}"#,
-        r#"{"protocol":1}"#,
-        r#"{"protocol":1,"body":{}}"#,
+        r#"{"protocol":2}"#,
+        r#"{"protocol":2,"body":{}}"#,
     ] {
         assert!(matches!(decode::<Request>(text.as_bytes()), Err(ProtocolError::Malformed(_))), "{text}");
     }
@@ -65,6 +65,7 @@ fn container() -> impl Strategy<Value = Container> {
             pod_device,
             netns,
             pod,
+            wishes: Wishes::default(),
             args,
         },
     )
@@ -75,7 +76,7 @@ fn command() -> impl Strategy<Value = Command> {
         (".*", ".*").prop_map(|(container_id, pod_device)| Attachment { container_id, pod_device });
     prop_oneof![
         container().prop_map(Command::Add),
-        container().prop_map(Command::Check),
+        container().prop_map(|container| Command::Check { container, previous: Previous::default() }),
         container().prop_map(Command::Del),
         proptest::collection::vec(attachment, 0..4).prop_map(|valid| Command::Gc { valid }),
         Just(Command::Status),
@@ -85,7 +86,7 @@ fn command() -> impl Strategy<Value = Command> {
 proptest! {
     #[test]
     fn a_request_is_read_as_it_was_written(network in ".*", command in command()) {
-        let request = Request { network, command, config: serde_json::json!({ "name": "n", "x": [1, null] }) };
+        let request = Request { network, command, settings: Settings { mtu: Some(1400), ..Settings::default() } };
         prop_assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
     }
 

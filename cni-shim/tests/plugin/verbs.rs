@@ -4,6 +4,7 @@ use crate::support::{Agent, Call, NETNS, Scratch};
 use std::os::unix::net::UnixListener;
 
 use manx_cni::protocol::{Attachment, Pod};
+use manx_cni::settings::Wishes;
 use manx_cni::{Attached, CniError, Code, Command, Mac, Reply, spool};
 use serde_json::{Value, json};
 
@@ -19,7 +20,9 @@ fn attached() -> Attached {
 }
 
 fn with_previous(call: Call) -> Call {
-    call.conf("prevResult", json!({ "interfaces": [], "ips": [] }))
+    let interface = json!({ "name": "eth0", "mac": "02:00:00:00:00:0a", "sandbox": NETNS });
+    let ip = json!({ "address": "10.0.0.1/32", "interface": 0 });
+    call.conf("prevResult", json!({ "cniVersion": "1.1.0", "interfaces": [interface], "ips": [ip] }))
 }
 
 #[test]
@@ -47,7 +50,7 @@ fn the_agent_gets_the_containers_own_namespace_and_everything_about_the_call() {
     let arrived = rustix::fs::fstat(netns.unwrap()).unwrap();
     assert_eq!((arrived.st_dev, arrived.st_ino), (path.st_dev, path.st_ino));
     assert_eq!(request.network, "test-network");
-    assert_eq!(request.conf().unwrap().mtu, Some(1400));
+    assert_eq!(request.settings.mtu, Some(1400));
     let container = request.command.container().unwrap();
     assert_eq!((container.container_id.as_str(), container.pod_device.as_str()), ("4f2a", "eth0"));
     let pod = Pod {
@@ -83,6 +86,62 @@ fn the_agents_error_is_printed_as_it_is() {
         outcome.expect_error(4711, "64 of 64");
         agent.heard();
         assert_eq!(spool::drain(&scratch.spool()).unwrap().len(), 0, "{verb}");
+    }
+}
+
+#[test]
+fn an_add_adds_to_the_result_of_the_plugins_before_it_in_the_version_of_the_configuration() {
+    let scratch = Scratch::new();
+    let agent = Agent::replies(&scratch, Reply::Attached(attached()));
+    let before = json!({ "cniVersion": "0.4.0", "interfaces": [{ "name": "dummy0" }], "dns": {},
+        "ips": [{ "version": "4", "address": "10.9.0.1/24", "interface": 0 }] });
+    let result = Call::new("ADD", &scratch).conf("prevResult", before).run().json();
+    assert_eq!(result["cniVersion"], json!("1.1.0"));
+    assert_eq!(result["interfaces"][0], json!({ "name": "dummy0" }));
+    assert_eq!(result["interfaces"][2]["name"], json!("eth0"));
+    let ips = json!([{ "address": "10.9.0.1/24", "interface": 0 }, { "address": "192.168.171.65/32", "interface": 2 }]);
+    assert_eq!(result["ips"], ips);
+    agent.heard();
+}
+
+#[test]
+fn what_the_runtime_wishes_for_a_container_reaches_the_agent() {
+    let scratch = Scratch::new();
+    let agent = Agent::replies(&scratch, Reply::Attached(attached()));
+    let mac = json!({ "mac": "02:00:00:00:00:02" });
+    let call = Call::new("ADD", &scratch).conf("runtimeConfig", mac);
+    call.env("CNI_ARGS", "IgnoreUnknown=1;IP=10.0.0.7/24,fd00::7;MAC=02:00:00:00:00:01").run();
+    let Command::Add(container) = agent.heard().0.command else { panic!("no ADD") };
+    let addresses = ["10.0.0.7", "fd00::7"].map(|text| text.parse().unwrap()).into();
+    let mac = Some(Mac([2, 0, 0, 0, 0, 2]));
+    assert_eq!(container.wishes, Wishes { addresses, mac, bandwidth: None });
+    assert_eq!(container.args.into_keys().collect::<Vec<_>>(), ["IgnoreUnknown"]);
+}
+
+#[test]
+fn a_check_tells_the_agent_what_add_had_reported() {
+    let scratch = Scratch::new();
+    let agent = Agent::replies(&scratch, Reply::Done);
+    with_previous(Call::new("CHECK", &scratch)).run();
+    let Command::Check { previous, .. } = agent.heard().0.command else { panic!("no CHECK") };
+    assert_eq!(previous.addresses, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_pod_whose_add_was_refused_for_its_configuration_can_still_be_taken_away() {
+    for (key, value) in [
+        ("datastore_type", json!("etcdv3")),
+        ("mtu", json!("big")),
+        ("ipam", json!("host-local")),
+        ("prevResult", json!("garbage")),
+        ("runtimeConfig", json!({ "mac": "x" })),
+    ] {
+        let scratch = Scratch::new();
+        let agent = Agent::replies(&scratch, Reply::Done);
+        let call = Call::new("DEL", &scratch).conf(key, value).env("CNI_ARGS", "IP=x;MAC=y");
+        let outcome = call.run();
+        assert_eq!(outcome.code, 0, "{key}: {outcome:?}");
+        agent.heard();
     }
 }
 
@@ -131,7 +190,7 @@ fn a_del_is_spooled_whenever_no_agent_takes_it_to_the_end() {
         assert_eq!(spooled.len(), 1, "{fault}");
         let request = spooled[0].1.clone().unwrap();
         assert_eq!(request.command.container().unwrap().container_id, "4f2a");
-        assert_eq!(request.config["name"], json!("test-network"));
+        assert_eq!(request.network, "test-network");
         if let Some(agent) = agent {
             agent.heard();
         }
@@ -168,7 +227,7 @@ fn an_answer_that_is_none_is_an_error_of_its_own() {
             (b"\0\0\0\x04null".to_vec(), "cannot be understood"),
             (b"\0\0\0\x1c{\"protocol\":99,\"body\":\"done\"}".to_vec(), "cannot be understood"),
             (b"\0\0\0\x1d{\"protocol\":99,\"body\":\"done\"}".to_vec(), "protocol version 99"),
-            (b"\0\0\0\x1e{\"protocol\":1,\"body\":\"dunno\"} ".to_vec(), "cannot be understood"),
+            (b"\0\0\0\x1e{\"protocol\":2,\"body\":\"dunno\"} ".to_vec(), "cannot be understood"),
         ] {
             let scratch = Scratch::new();
             let agent = Agent::says(&scratch, octets);
@@ -221,7 +280,13 @@ fn a_call_that_cannot_be_right_is_refused_before_anybody_is_asked() {
         (call("STATUS").conf("cniVersion", json!("1.0.0")), 1, "STATUS"),
         (call("GC"), 7, "cni.dev/valid-attachments is missing"),
         (call("CHECK"), 7, "prevResult"),
-        (with_previous(call("ADD")), 7, "first plugin"),
+        (call("CHECK").conf("prevResult", json!({ "interfaces": [] })), 7, "no interface \"eth0\""),
+        (with_previous(call("ADD")), 7, "has \"eth0\" in the pod already"),
+        (call("ADD").conf("prevResult", json!({ "ips": 7 })), 7, "prevResult.ips"),
+        (call("ADD").conf("datastore_type", json!("etcdv3")), 2, "MANX_DATASTORE"),
+        (call("STATUS").conf("datastore_type", json!("etcdv3")), 2, "MANX_DATASTORE"),
+        (call("ADD").env("CNI_ARGS", "IP=10.0.0"), 4, "IP=10.0.0"),
+        (call("ADD").env("CNI_ARGS", "MAC=x"), 4, "MAC=x"),
         (call("ADD").conf("mtu", json!("big")), 7, "mtu is \"big\""),
         (call("ADD").env("CNI_NETNS", "/nowhere/at/all"), 4, "cannot be opened"),
         (call("ADD").env("CNI_NETNS", plain.to_str().unwrap()), 4, "is no namespace"),
@@ -236,8 +301,8 @@ fn a_call_that_cannot_be_right_is_refused_before_anybody_is_asked() {
 fn a_configuration_that_fits_stdin_but_no_frame_is_too_long() {
     let scratch = Scratch::new();
     let _listener = UnixListener::bind(scratch.socket()).unwrap();
-    let filler = json!("x".repeat((1 << 20) - 300));
-    Call::new("ADD", &scratch).conf("filler", filler).run().expect_error(7, "1048576");
+    let pools = json!({ "ipv4_pools": ["x".repeat((1 << 20) - 320)] });
+    Call::new("ADD", &scratch).conf("ipam", pools).run().expect_error(7, "1048576");
 }
 
 #[test]

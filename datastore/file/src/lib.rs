@@ -6,6 +6,7 @@
 mod directory;
 mod identity;
 mod lock;
+mod remembering;
 mod replace;
 mod watch;
 mod yaml;
@@ -23,6 +24,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+
+pub use remembering::Remembering;
 
 use directory::{Directory, Entry, SETTLE};
 use watch::{Registration, Watcher};

@@ -47,6 +47,7 @@ pub use node::Node;
 pub use ping::{Ping, PingReport};
 pub use process::{Process, Program};
 pub use route_monitor::{RouteEvent, RouteMonitor};
+pub use state::target_dir;
 pub use tcp::TcpReport;
 pub use topology::{Fabric, NodeSpec, ReversePath, Topology};
 pub use udp::{UdpPace, UdpProbe, UdpReport};

@@ -37,7 +37,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The build folder: the one in which this program lies (cargo marks it with `CACHEDIR.TAG`), otherwise that of the
 /// source tree.
-pub(crate) fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let found = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
     found.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_path_buf)

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use manx::pods::Pods;
 use manx_cni::protocol::{Command, Pod};
-use manx_cni::{CniError, Code, Container, Reply, Request};
-use serde_json::json;
+use manx_cni::{CniError, Code, Container, Reply, Request, Settings};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -200,8 +199,7 @@ impl Kubelet {
             let pods = state.socket.as_ref().and_then(|socket| socket.borrow().clone());
             let pods = pods.ok_or_else(|| away("no socket, or not ready"))?;
             let (reply, answer) = oneshot::channel();
-            let config = json!({"cniVersion": "1.0.0", "name": NETWORK, "type": "manx"});
-            let request = Request { network: NETWORK.to_owned(), command, config };
+            let request = Request { network: NETWORK.to_owned(), command, settings: Settings::default() };
             state.calls.spawn(async move {
                 // The caller may have been killed as well.
                 let _ = reply.send(pods.serve(request, netns).await);
@@ -222,9 +220,8 @@ fn sandbox(pod: &str, container: &str) -> Container {
     Container {
         container_id: container.to_owned(),
         pod_device: "eth0".to_owned(),
-        netns: None,
         pod: Some(pod),
-        args: BTreeMap::new(),
+        ..Container::default()
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use manx_bgp_driver::{BoxFuture, Connection, Listener, Transport};
+use manx_bgp_driver::{BoxFuture, Connection, Dial, Listener, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split};
 use tokio::sync::{mpsc, watch};
 
@@ -143,7 +143,7 @@ impl Network {
     ) -> io::Result<Connection> {
         let (ours, our_wire) = duplex(WINDOW);
         let (theirs, their_wire) = duplex(WINDOW);
-        let accepted = Connection { stream: Box::new(theirs), local: to, remote: from };
+        let accepted = Connection::new(Box::new(theirs), to, from);
         door.try_send(accepted).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         let (our_source, our_sink) = split(our_wire);
         let (their_source, their_sink) = split(their_wire);
@@ -159,7 +159,7 @@ impl Network {
                 _ = async { tokio::join!(there, back) } => {}
             }
         });
-        Ok(Connection { stream: Box::new(ours), local: from, remote: to })
+        Ok(Connection::new(Box::new(ours), from, to))
     }
 }
 
@@ -192,8 +192,9 @@ impl Here {
 }
 
 impl Transport for Here {
-    fn dial(&self, local: Option<IpAddr>, remote: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
+    fn dial(&self, dial: Dial) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move {
+            let Dial { local, remote, .. } = dial;
             let local = local.or_else(|| self.source(remote.ip()).map(IpAddr::V4));
             let local = local.ok_or(io::ErrorKind::AddrNotAvailable)?;
             let port = {

@@ -7,7 +7,10 @@ use manx_model::Asn;
 use nom::number::complete::{be_u8, be_u16};
 use nom::{IResult, Parser};
 
-use super::{Aggregator, Attributes, Community, LargeCommunity, Origin, UnknownAttribute, code, flag};
+use super::{
+    Aggregator, Attributes, Community, ExtendedCommunity, LargeCommunity, Origin, UnknownAttribute, code,
+    flag,
+};
 use crate::wire::{AsPath, Context, ErrorCode, Notification, Severity, WireError};
 
 /// What the attributes of one UPDATE said.
@@ -118,6 +121,7 @@ fn check_flags(raw: &Raw<'_>) -> Result<(), WireError> {
         }
         code::AGGREGATOR
         | code::COMMUNITIES
+        | code::EXTENDED_COMMUNITIES
         | code::LARGE_COMMUNITY
         | code::AS4_PATH
         | code::AS4_AGGREGATOR => both,
@@ -161,14 +165,21 @@ fn attribute<'a>(raw: &Raw<'a>, context: Context, decoded: &mut Decoded<'a>) -> 
         }
         code::AGGREGATOR => attributes.aggregator = Some(aggregator(raw, context.four_octet)?),
         code::COMMUNITIES => {
-            attributes.communities = raw.list("COMMUNITIES", |item| Community(u32::from_be_bytes(item)))?;
+            let list = raw.list("COMMUNITIES", |item| Community(u32::from_be_bytes(item)))?;
+            attributes.communities = distinct(list);
         }
         code::ORIGINATOR_ID => {
             attributes.originator_id = Some(raw.array::<4>(TreatAsWithdraw, "ORIGINATOR_ID")?.into());
         }
         code::CLUSTER_LIST => attributes.cluster_list = raw.list::<4, _>("CLUSTER_LIST", Ipv4Addr::from)?,
         code::LARGE_COMMUNITY => {
-            attributes.large_communities = raw.list::<12, _>("LARGE_COMMUNITY", large_community)?;
+            attributes.large_communities = distinct(raw.list::<12, _>("LARGE_COMMUNITY", large_community)?);
+        }
+        code::EXTENDED_COMMUNITIES => {
+            let mut list = raw.list("EXTENDED COMMUNITIES", ExtendedCommunity)?;
+            // RFC 4360 §6: what is not transitive has no business beyond its AS.
+            list.retain(|each| each.transitive() || !context.external);
+            attributes.extended_communities = list;
         }
         code::MP_REACH => decoded.reach = Some(raw.value),
         code::MP_UNREACH => decoded.unreach = Some(raw.value),
@@ -226,6 +237,13 @@ fn aggregator(raw: &Raw<'_>, four_octet: bool) -> Result<Aggregator, WireError> 
         raw.error(ErrorCode::OPTIONAL_ATTRIBUTE, discard, "AS 0 is in AGGREGATOR (RFC 7607)")
     })?;
     Ok(Aggregator { asn, identifier: identifier.into() })
+}
+
+/// RFC 8092 §3 has repetitions removed; for standard communities they mean as little.
+fn distinct<T: Copy + Ord>(mut list: Vec<T>) -> Vec<T> {
+    let mut seen = std::collections::BTreeSet::new();
+    list.retain(|each| seen.insert(*each));
+    list
 }
 
 fn large_community(item: [u8; 12]) -> LargeCommunity {

@@ -43,6 +43,9 @@ pub(in crate::wire) fn encode(
     list(out, flag::OPTIONAL, code::CLUSTER_LIST, &attributes.cluster_list, |each, out| {
         out.put_slice(&each.octets());
     });
+    list(out, TRANSITIVE, code::EXTENDED_COMMUNITIES, &attributes.extended_communities, |each, out| {
+        out.put_slice(&each.0);
+    });
     if !context.four_octet {
         four_octet_twins(attributes, out);
     }

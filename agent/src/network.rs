@@ -1,0 +1,121 @@
+//! What a network configuration may ask of this agent: what it carries out, refuses, or lists as being without effect.
+
+use manx_cni::settings::{Source, Wishes};
+use manx_cni::{CniError, Code, Settings};
+use manx_model::NodeName;
+
+/// Refuses what would give the pod another network than was asked for.
+///
+/// # Errors
+/// [`Code::UNSUPPORTED_FIELD`], with the key and its value.
+pub fn refuse(settings: &Settings, wishes: &Wishes) -> Result<(), CniError> {
+    let ipam = &settings.ipam;
+    if ipam.source == Source::PodCidr {
+        return Err(not_yet("ipam.subnet", "usePodCidr", "use \"calico-ipam\""));
+    }
+    if ipam.assign_ipv6 {
+        return Err(not_yet("ipam.assign_ipv6", true, "remove it, and pods get an IPv4 address"));
+    }
+    if !ipam.assign_ipv4 {
+        return Err(not_yet("ipam.assign_ipv4", false, "remove it, and pods get an IPv4 address"));
+    }
+    if !ipam.ipv6_pools.is_empty() {
+        return Err(not_yet("ipam.ipv6_pools", ipam.ipv6_pools.join(", "), "remove it"));
+    }
+    if let Some(route) = settings.routes.destinations.first() {
+        return Err(not_yet("ipam.routes", route, "remove it, and pods get a default route"));
+    }
+    if let Some(address) = wishes.addresses.first() {
+        return Err(not_yet("the address for this pod", address, "do not ask for one"));
+    }
+    if let Some(mac) = wishes.mac {
+        return Err(not_yet("the MAC for this pod", mac, "do not ask for one"));
+    }
+    Ok(())
+}
+
+fn not_yet(key: &str, value: impl ToString, remedy: &str) -> CniError {
+    let value = value.to_string();
+    CniError::new(
+        Code::UNSUPPORTED_FIELD,
+        format!("unsupported field in the network configuration: {key} is {value}"),
+        format!("{key} is {value}, which is not supported yet: {remedy}"),
+    )
+}
+
+/// Everything that `network` asks for in vain, in words for the operator.
+pub fn without_effect(network: &str, settings: &Settings, wishes: &Wishes, node: &NodeName) -> Vec<String> {
+    let not_yet = |what: String| format!("{what} is not supported yet and has no effect");
+    let queues = settings.queues.filter(|queues| *queues > 1);
+    let gates = (!settings.readiness_gates.is_empty()).then(|| settings.readiness_gates.join(", "));
+    let elsewhere = settings.node.as_ref().filter(|name| **name != node.to_string());
+    let chained = "the capability bandwidth has no effect: give it to the bandwidth plugin behind manx-cni";
+    let said = [
+        queues.map(|queues| not_yet(format!("num_queues: {queues}"))),
+        gates.map(|gates| not_yet(format!("readiness_gates: {gates}"))),
+        elsewhere
+            .map(|name| format!("nodename is {name:?}, and this node is {node}: the agent's name counts")),
+        wishes.bandwidth.map(|_| chained.to_owned()),
+    ];
+    let said = settings.without_effect.iter().cloned().chain(said.into_iter().flatten());
+    said.map(|text| format!("{network}: {text}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use manx_cni::settings::{Bandwidth, Ipam, PodRoutes};
+
+    use super::*;
+
+    fn asking(change: impl FnOnce(&mut Settings, &mut Wishes)) -> (Settings, Wishes) {
+        let (mut settings, mut wishes) = Default::default();
+        change(&mut settings, &mut wishes);
+        (settings, wishes)
+    }
+
+    #[test]
+    fn what_would_be_another_network_than_was_asked_for_is_refused_by_key_and_value() {
+        assert_eq!(refuse(&Settings::default(), &Wishes::default()), Ok(()));
+        for ((settings, wishes), said) in [
+            (asking(|s, _| s.ipam.source = Source::PodCidr), "ipam.subnet is usePodCidr"),
+            (asking(|s, _| s.ipam.assign_ipv6 = true), "ipam.assign_ipv6 is true"),
+            (asking(|s, _| s.ipam.assign_ipv4 = false), "ipam.assign_ipv4 is false"),
+            (
+                asking(|s, _| s.ipam = Ipam { ipv6_pools: vec!["six".to_owned()], ..Ipam::default() }),
+                "ipam.ipv6_pools is six",
+            ),
+            (
+                asking(|s, _| {
+                    let destinations = vec!["10.0.0.0/8".parse().unwrap()];
+                    s.routes = PodRoutes { destinations, defaults_too: false };
+                }),
+                "ipam.routes is 10.0.0.0/8",
+            ),
+            (asking(|_, w| w.addresses = vec!["10.0.0.1".parse().unwrap()]), "10.0.0.1"),
+            (asking(|_, w| w.mac = Some(manx_cni::Mac([2; 6]))), "02:02:02:02:02:02"),
+        ] {
+            let error = refuse(&settings, &wishes).unwrap_err();
+            assert_eq!(error.code, Code::UNSUPPORTED_FIELD);
+            assert!(error.msg.contains(said), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_listed_with_its_network() {
+        let node: NodeName = "node1".parse().unwrap();
+        let (settings, wishes) = asking(|settings, wishes| {
+            settings.queues = Some(2);
+            settings.readiness_gates = vec!["http://x".to_owned()];
+            settings.node = Some("node2".to_owned());
+            settings.without_effect = vec!["etcd_endpoints is ...".to_owned()];
+            wishes.bandwidth = Some(Bandwidth::default());
+        });
+        let said = without_effect("net", &settings, &wishes, &node);
+        for (text, words) in said.iter().zip(["etcd_", "num_queues: 2", "http://x", "node2", "bandwidth"]) {
+            assert!(text.starts_with("net: ") && text.contains(words), "{text}");
+        }
+        assert_eq!(said.len(), 5);
+        let (settings, wishes) = asking(|settings, _| settings.node = Some("node1".to_owned()));
+        assert_eq!(without_effect("net", &settings, &wishes, &node), Vec::<String>::new());
+    }
+}

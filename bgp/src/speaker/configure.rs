@@ -1,0 +1,74 @@
+//! A new configuration on a speaker that runs. Policies change without a reset: what was told is looked at again through
+//! the new filters, and what is to be told is compared with what the peer knows.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{Peer, PeerConfig, Speaker, SpeakerConfig};
+
+impl Speaker {
+    /// Takes a whole new configuration. Peers whose part is the same are not disturbed.
+    pub fn configure(&mut self, now: Instant, config: SpeakerConfig) {
+        let gone: Vec<_> =
+            self.peers.keys().filter(|peer| !config.peers.contains_key(peer)).copied().collect();
+        for peer in gone {
+            self.forget(peer, false);
+            self.peers.remove(&peer);
+            self.peers_changed = true;
+        }
+        let old = std::mem::replace(&mut self.config, config);
+        let (mut admit, mut tell) = (Vec::new(), Vec::new());
+        let (all_admit, all_tell) = (admission(&old) != admission(&self.config), telling(&old, &self.config));
+        for (address, wanted) in &self.config.peers {
+            let peer = self.peers.entry(*address).or_insert_with(|| Peer::new(now, wanted.clone()));
+            self.peers_changed |= peer.config != *wanted;
+            let before = std::mem::replace(&mut peer.config, wanted.clone());
+            if all_admit || before.admission() != wanted.admission() {
+                admit.push(*address);
+            }
+            if all_tell || before.telling() != wanted.telling() {
+                tell.push(*address);
+            }
+        }
+        admit.into_iter().for_each(|peer| self.admit_again(peer));
+        tell.into_iter().for_each(|peer| self.compare_everything(peer));
+        self.settle(now);
+    }
+
+    /// Marks everything for a peer, so that it is told what is no longer as it knows it.
+    fn compare_everything(&mut self, address: IpAddr) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let learned = peer.config.hears_learned();
+        let Some(up) = &mut peer.up else { return };
+        up.out.mark_told();
+        up.out.mark(self.originated.iter().flatten());
+        if learned {
+            up.out.mark(self.table.prefixes());
+        }
+    }
+}
+
+/// What the admission of all peers' routes depends on.
+fn admission(config: &SpeakerConfig) -> impl PartialEq {
+    (config.asn, config.router_id, config.cluster(), config.interfaces.clone())
+}
+
+/// Whether all peers may have to be told something else. Who is a client decides about what the others hear of it.
+fn telling(old: &SpeakerConfig, new: &SpeakerConfig) -> bool {
+    let clients = |config: &SpeakerConfig| -> Vec<IpAddr> {
+        config.peers.iter().filter(|(_, peer)| peer.client).map(|(address, _)| *address).collect()
+    };
+    admission(old) != admission(new) || old.export != new.export || clients(old) != clients(new)
+}
+
+impl PeerConfig {
+    /// What the admission of the peer's routes depends on.
+    fn admission(&self) -> impl PartialEq {
+        (self.local_asn, self.own_as_allowed, &self.import_filters)
+    }
+
+    /// What is told to it depends on this.
+    fn telling(&self) -> impl PartialEq {
+        (self.local_asn, self.client, self.next_hop, self.export, &self.export_filters)
+    }
+}

@@ -1,0 +1,87 @@
+//! The real kubectl, for tests and, by a script in the folder of the control plane, for people.
+
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::users::ADMIN;
+
+/// The script, which does as kubectl, as the administrator of this control plane.
+#[derive(Debug)]
+pub(crate) struct Kubectl {
+    script: PathBuf,
+}
+
+impl Kubectl {
+    /// Writes the script: `program` begins the command line that runs kubectl.
+    pub(crate) fn write(dir: &Path, program: &[String]) -> Result<Self> {
+        let script = dir.join("kubectl");
+        let words: Vec<String> = program.iter().map(|word| quoted(word)).collect();
+        let text = format!(
+            "#!/bin/sh\n\
+             # kubectl for the control plane in this folder; a --kubeconfig among the arguments takes precedence.\n\
+             export KUBECACHEDIR={}\n\
+             exec {} --kubeconfig {} \"$@\"\n",
+            path(dir, "kubectl-cache"),
+            words.join(" "),
+            path(dir, &format!("{ADMIN}.kubeconfig")),
+        );
+        fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+        fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+        Ok(Kubectl { script })
+    }
+
+    /// Runs kubectl to its end; its standard output. A nonzero exit code is an error with its words.
+    pub(crate) fn run(&self, args: &[&str], input: &str) -> Result<String> {
+        let output =
+            self.output(args, input).with_context(|| format!("cannot run {}", self.script.display()))?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("kubectl {}: {}: {}{}", args.join(" "), output.status, stderr.trim(), stdout.trim());
+        }
+        Ok(stdout.into_owned())
+    }
+
+    fn output(&self, args: &[&str], input: &str) -> std::io::Result<Output> {
+        // By name to the shell: Linux executes no file that a child of another thread still has open for writing.
+        let mut child = Command::new("sh")
+            .arg(&self.script)
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take();
+        std::thread::scope(|scope| {
+            // A kubectl that ends early closes the pipe; its own words say more than EPIPE does.
+            scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
+            child.wait_with_output()
+        })
+    }
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    quoted(&dir.join(name).display().to_string())
+}
+
+/// One word for a shell, whatever is in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_and_quotes_in_a_path_stay_in_one_word() {
+        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,59 @@
+//! The identities of a control plane: its own authority, the API server's certificate, the key of service accounts.
+//! Elliptic curves throughout, as an RSA key costs seconds under emulation.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::CertificateDer;
+
+/// Under which names the API server is known, beside its address; the last is the first address of [`SERVICES`].
+const NAMES: [&str; 4] = ["localhost", "kubernetes", "kubernetes.default.svc", "10.96.0.1"];
+/// The addresses of services.
+pub(crate) const SERVICES: &str = "10.96.0.0/16";
+
+pub(crate) const AUTHORITY: &str = "ca.crt";
+pub(crate) const SERVER_CERTIFICATE: &str = "kube-apiserver.crt";
+pub(crate) const SERVER_KEY: &str = "kube-apiserver.key";
+pub(crate) const SERVICE_ACCOUNT_KEY: &str = "service-accounts.key";
+pub(crate) const SERVICE_ACCOUNT_PUBLIC_KEY: &str = "service-accounts.pub";
+
+/// Writes the files into `dir`, and returns the authority's certificate.
+pub(crate) fn write(dir: &Path, address: IpAddr) -> Result<CertificateDer<'static>> {
+    let key = KeyPair::generate()?;
+    let params = authority();
+    let certificate = params.self_signed(&key)?;
+    file(dir, AUTHORITY, &certificate.pem())?;
+
+    let issuer = Issuer::new(params, key);
+    let server_key = KeyPair::generate()?;
+    let server = server(address)?.signed_by(&server_key, &issuer)?;
+    file(dir, SERVER_CERTIFICATE, &server.pem())?;
+    file(dir, SERVER_KEY, &server_key.serialize_pem())?;
+    let service_accounts = KeyPair::generate()?;
+    file(dir, SERVICE_ACCOUNT_KEY, &service_accounts.serialize_pem())?;
+    file(dir, SERVICE_ACCOUNT_PUBLIC_KEY, &service_accounts.public_key_pem())?;
+    Ok(certificate.der().clone())
+}
+
+fn authority() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "manx tests");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn server(address: IpAddr) -> Result<CertificateParams> {
+    let names = NAMES.into_iter().map(str::to_owned).chain([address.to_string()]);
+    let mut params = CertificateParams::new(names.collect::<Vec<_>>())?;
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    Ok(params)
+}
+
+fn file(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let path = dir.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
