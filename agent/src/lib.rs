@@ -20,6 +20,7 @@ pub mod network;
 pub mod node_loop;
 pub mod passwords;
 pub mod peering;
+pub mod pod_objects;
 pub mod pods;
 pub mod pool_choice;
 pub mod problems;
