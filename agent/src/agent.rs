@@ -16,6 +16,7 @@
 
 mod assembly;
 mod bring_up;
+mod duties;
 mod opening;
 
 use std::collections::BTreeSet;

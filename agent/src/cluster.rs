@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use manx_model::{
-    BgpConfigurationSpec, BgpPeer, Invalid, IpPool, IpReservation, IpamConfigSpec, Metadata, Node, NodeName,
-    Object,
+    BgpConfigurationSpec, BgpFilter, BgpPeer, ClusterInformationSpec, Complaint, EndpointSlice,
+    FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Namespace, Node, NodeName,
+    NodeStatusSpec, Object, Pod, Service,
 };
 
 pub use fold::Fold;
@@ -35,20 +36,38 @@ pub struct Cluster {
     pub own_node: Option<Arc<Object>>,
     /// The BGPConfiguration `default`.
     pub bgp: Arc<BgpConfigurationSpec>,
+    /// The BGPConfiguration `node.NAME` of this node.
+    pub bgp_of_node: Option<Arc<BgpConfigurationSpec>>,
+    /// All BGPConfigurations by name: a peer's `node.NAME` says where it listens.
+    pub bgp_configurations: Arc<BTreeMap<String, Arc<BgpConfigurationSpec>>>,
     /// BGPPeers by name.
     pub peers: Arc<BTreeMap<String, Arc<BgpPeer>>>,
+    /// BGPFilters by name, while a BGPPeer refers to any.
+    pub filters: Arc<BTreeMap<String, Arc<BgpFilter>>>,
+    /// Services by `namespace/name`, while their addresses are announced.
+    pub services: Arc<BTreeMap<String, Arc<Service>>>,
+    /// EndpointSlices by `namespace/name`, while addresses of services are announced.
+    pub endpoint_slices: Arc<BTreeMap<String, Arc<EndpointSlice>>>,
+    /// The FelixConfiguration `default`.
+    pub felix: Arc<FelixConfigurationSpec>,
+    /// The FelixConfiguration `node.NAME` of this node.
+    pub felix_of_node: Option<Arc<FelixConfigurationSpec>>,
+    /// The ClusterInformation `default`.
+    pub information: Option<Arc<ClusterInformationSpec>>,
+    /// The CalicoNodeStatuses that ask about this node, by name.
+    pub node_statuses: Arc<BTreeMap<String, Arc<NodeStatusSpec>>>,
     /// The IPAMConfig `default`.
     pub ipam: Arc<IpamConfigSpec>,
     /// The pods of this node by `namespace/name`, as far as watches tell them.
-    pub pods: Arc<BTreeMap<String, Arc<Object>>>,
+    pub pods: Arc<BTreeMap<String, Arc<Pod>>>,
     /// Namespaces by name.
-    pub namespaces: Arc<BTreeMap<String, Arc<Metadata>>>,
+    pub namespaces: Arc<BTreeMap<String, Arc<Namespace>>>,
     /// This node's BlockAffinities by name: who writes them beside us is noticed here.
     pub affinities: Arc<BTreeMap<String, Arc<Object>>>,
     /// Objects that cannot be used, and why.
     pub invalid: Vec<Invalid>,
     /// What objects ask for in vain.
-    pub without_effect: Vec<String>,
+    pub without_effect: Vec<Complaint>,
     /// Every kind has been listed whole, and is being watched.
     pub in_sync: bool,
     /// Why the datastore cannot be reached, while it cannot.

@@ -8,23 +8,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_cni::protocol::Pod;
+use manx_cni::protocol;
 use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
-use manx_model::{Kind, Metadata, Object};
+use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::demand::About;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::problems::Problems;
-
-/// The pod's first address, as `10.0.0.7/32`.
-const POD_IP: &str = "cni.projectcalico.org/podIP";
-/// All of the pod's addresses, joined by commas.
-const POD_IPS: &str = "cni.projectcalico.org/podIPs";
-/// The container that has them.
-const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
 
 /// What is to be set (`Some`) and removed (`None`).
 type Annotations = BTreeMap<String, Option<String>>;
@@ -47,15 +41,18 @@ pub struct PodObjects {
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The Pod.
-    pub pod: Option<Arc<Object>>,
-    /// Its Namespace's metadata.
-    pub namespace: Option<Arc<Metadata>>,
+    pub pod: Option<Arc<Pod>>,
+    /// Its Namespace.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 impl Found {
     /// What the pod's annotations are read from.
     pub fn about(&self) -> About<'_> {
-        About { pod: self.pod.as_deref().map(|pod| &pod.metadata), namespace: self.namespace.as_deref() }
+        About {
+            pod: self.pod.as_ref().map(|pod| &pod.annotations),
+            namespace: self.namespace.as_ref().map(|namespace| &namespace.annotations),
+        }
     }
 }
 
@@ -64,41 +61,38 @@ impl PodObjects {
     ///
     /// # Errors
     /// [`Code::TRY_AGAIN_LATER`]: Kubernetes has no such Pod (any more), or cannot be asked.
-    pub async fn find(&self, pod: Option<&Pod>) -> Result<Found, CniError> {
+    pub async fn find(&self, pod: Option<&protocol::Pod>) -> Result<Found, CniError> {
         let Some(pod) = pod else { return Ok(Found::default()) };
         let cluster = Arc::clone(&self.cluster.borrow());
         let key = format!("{}/{}", pod.namespace, pod.name);
-        let is_meant = |object: &Arc<Object>| pod.uid.is_none() || object.metadata.uid == pod.uid;
-        let found = match cluster.pods.get(&key).filter(|object| is_meant(object)) {
-            Some(object) => Some(Arc::clone(object)),
-            None if self.required => Some(self.ask(Kind::Pod, &key, is_meant).await?),
+        let is_meant = |known: &Pod| pod.uid.is_none() || known.uid == pod.uid;
+        let found = match cluster.pods.get(&key).filter(|known| is_meant(known)) {
+            Some(known) => Some(Arc::clone(known)),
+            None if self.required => match Pod::from_object(&self.ask(Kind::Pod, &key).await?) {
+                known if is_meant(&known) => Some(Arc::new(known)),
+                _ => {
+                    let uid = pod.uid.as_deref().unwrap_or_default();
+                    return Err(not_known(format!("Pod {key} has another uid than {uid}: it was replaced")));
+                }
+            },
             None => None,
         };
         let namespace = match cluster.namespaces.get(&pod.namespace) {
-            Some(metadata) => Some(Arc::clone(metadata)),
+            Some(known) => Some(Arc::clone(known)),
             None if self.required => {
-                let object = self.ask(Kind::Namespace, &pod.namespace, |_| true).await?;
-                Some(Arc::new(object.metadata.clone()))
+                let object = self.ask(Kind::Namespace, &pod.namespace).await?;
+                Some(Arc::new(Namespace::from_object(&object)))
             }
             None => None,
         };
         Ok(Found { pod: found, namespace })
     }
 
-    async fn ask(
-        &self,
-        kind: Kind,
-        key: &str,
-        is_meant: impl Fn(&Arc<Object>) -> bool,
-    ) -> Result<Arc<Object>, CniError> {
-        let refused = |details| CniError::new(Code::TRY_AGAIN_LATER, "the pod is not known yet", details);
-        match self.store.get(kind, key).await.map(|object| object.map(Arc::new)) {
-            Ok(Some(object)) if is_meant(&object) => Ok(object),
-            Ok(Some(_)) => {
-                Err(refused(format!("{kind} {key} has another uid than the runtime says: it was replaced")))
-            }
-            Ok(None) => Err(refused(format!("there is no {kind} {key} in Kubernetes"))),
-            Err(error) => Err(refused(format!("{kind} {key}: {error}"))),
+    async fn ask(&self, kind: Kind, key: &str) -> Result<Object, CniError> {
+        match self.store.get(kind, key).await {
+            Ok(Some(object)) => Ok(object),
+            Ok(None) => Err(not_known(format!("there is no {kind} {key} in Kubernetes"))),
+            Err(error) => Err(not_known(format!("{kind} {key}: {error}"))),
         }
     }
 
@@ -108,7 +102,7 @@ impl PodObjects {
     /// The Pod is gone or was replaced. An unavailable datastore is none: it is written later.
     pub async fn attached(
         &self,
-        pod: &Object,
+        pod: &Pod,
         container_id: &str,
         addresses: &[IpAddr],
     ) -> Result<(), CniError> {
@@ -116,11 +110,11 @@ impl PodObjects {
         match self.annotate(pod, annotations).await {
             Ok(()) => Ok(()),
             Err(Error::Unavailable(reason)) => {
-                tracing::warn!(pod = pod.key(), "its annotations are written later: {reason}");
+                tracing::warn!(pod = key(pod), "its annotations are written later: {reason}");
                 Ok(())
             }
             Err(error) => {
-                let details = format!("Pod {}: {error}", pod.key());
+                let details = format!("Pod {}: {error}", key(pod));
                 Err(CniError::new(
                     Code::TRY_AGAIN_LATER,
                     "the pod was deleted while it was attached",
@@ -135,22 +129,31 @@ impl PodObjects {
     pub async fn detached(&self, key: &str, container_id: &str) {
         let pod = self.cluster.borrow().pods.get(key).cloned();
         let Some(pod) = pod else { return };
-        let says = pod.metadata.annotations.get(CONTAINER_ID).map(String::as_str).unwrap_or_default();
+        let says = pod.annotations.get(pod_annotation::CONTAINER_ID).map_or("", String::as_str);
         if !says.is_empty() && says != container_id {
             return;
         }
-        let empty = [POD_IP, POD_IPS, CONTAINER_ID].map(|name| (name.to_owned(), Some(String::new())));
+        let empty = [pod_annotation::POD_IP, pod_annotation::POD_IPS, pod_annotation::CONTAINER_ID]
+            .map(|name| (name.to_owned(), Some(String::new())));
         if let Err(error) = self.annotate(&pod, empty.into()).await {
             tracing::debug!(pod = key, "its annotations are not emptied: {error}");
         }
     }
 
-    async fn annotate(&self, pod: &Object, annotations: Annotations) -> Result<(), Error> {
-        let mut pod = Object::clone(pod);
-        // Kubelet writes the Pod all the time; these annotations are written by nobody else.
-        pod.metadata.resource_version = None;
-        self.store.annotate(&pod, &annotations).await.map(drop)
+    async fn annotate(&self, pod: &Pod, annotations: Annotations) -> Result<(), Error> {
+        // Whatever version it has: kubelet writes the Pod all the time, and these annotations are nobody else's.
+        let mut object = Object::new_in(Kind::Pod, &pod.namespace, &pod.name, &Value::Null);
+        object.metadata.uid.clone_from(&pod.uid);
+        self.store.annotate(&object, &annotations).await.map(drop)
     }
+}
+
+fn key(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+fn not_known(details: String) -> CniError {
+    CniError::new(Code::TRY_AGAIN_LATER, "the pod is not known yet", details)
 }
 
 /// Calico's annotations of a Pod that has these addresses.
@@ -158,18 +161,18 @@ fn annotations(container_id: &str, addresses: &[IpAddr]) -> Annotations {
     let host_route = |address: &IpAddr| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
     let texts: Vec<String> = addresses.iter().map(host_route).collect();
     [
-        (POD_IP, texts.first().cloned().unwrap_or_default()),
-        (POD_IPS, texts.join(",")),
-        (CONTAINER_ID, container_id.to_owned()),
+        (pod_annotation::POD_IP, texts.first().cloned().unwrap_or_default()),
+        (pod_annotation::POD_IPS, texts.join(",")),
+        (pod_annotation::CONTAINER_ID, container_id.to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), Some(value)))
     .into()
 }
 
 /// The Pods of which something is missing: those of `endpoints` that do not say what they have.
-fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc<Object>, Annotations)> {
-    let said = |pod: &Object, wanted: &Annotations| {
-        wanted.iter().all(|(name, value)| pod.metadata.annotations.get(name) == value.as_ref())
+fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc<Pod>, Annotations)> {
+    let said = |pod: &Pod, wanted: &Annotations| {
+        wanted.iter().all(|(name, value)| pod.annotations.get(name) == value.as_ref())
     };
     endpoints
         .iter()
@@ -189,13 +192,13 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
     loop {
         let seen = Arc::clone(&cluster.borrow_and_update());
         let missing = unsaid(&seen, &endpoints.all());
-        let names: Vec<String> = missing.iter().map(|(pod, _)| pod.key()).collect();
+        let names: Vec<String> = missing.iter().map(|(pod, _)| key(pod)).collect();
         let mut failed = None;
         // What was missing a moment ago and still is was not on its way.
-        for (pod, wanted) in missing.into_iter().filter(|(pod, _)| before.contains(&pod.key())) {
+        for (pod, wanted) in missing.into_iter().filter(|(pod, _)| before.contains(&key(pod))) {
             match objects.annotate(&pod, wanted).await {
                 Ok(()) | Err(Error::Gone { .. } | Error::Conflict { .. }) => {}
-                Err(error) => failed = Some(format!("Pod {} does not say its addresses: {error}", pod.key())),
+                Err(error) => failed = Some(format!("Pod {} does not say its addresses: {error}", key(&pod))),
             }
         }
         problems.set("pod annotations", failed);
@@ -236,21 +239,21 @@ mod tests {
         /// What a watch would bring.
         async fn sees(&self) -> Object {
             let pod = self.store.get(Kind::Pod, "default/web").await.unwrap().unwrap();
-            let pods = Arc::new([(pod.key(), Arc::new(pod.clone()))].into());
+            let pods = Arc::new([(pod.key(), Arc::new(Pod::from_object(&pod)))].into());
             self.cluster.send_replace(Arc::new(Cluster { pods, ..Cluster::default() }));
             pod
         }
     }
 
     fn says(pod: &Object) -> Vec<&str> {
-        [POD_IP, POD_IPS, CONTAINER_ID]
+        [pod_annotation::POD_IP, pod_annotation::POD_IPS, pod_annotation::CONTAINER_ID]
             .map(|name| pod.metadata.annotations.get(name).map_or("-", String::as_str))
             .into()
     }
 
-    fn asked(uid: Option<&str>) -> Pod {
+    fn asked(uid: Option<&str>) -> protocol::Pod {
         let uid = uid.map(str::to_owned);
-        Pod { namespace: "default".into(), name: "web".into(), infra_container_id: None, uid }
+        protocol::Pod { namespace: "default".into(), name: "web".into(), infra_container_id: None, uid }
     }
 
     #[tokio::test]
@@ -274,7 +277,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.store.create(pod()).await.unwrap();
         let addresses = ["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        fixture.objects.attached(&fixture.sees().await, "c1", &addresses).await.unwrap();
+        fixture.objects.attached(&Pod::from_object(&fixture.sees().await), "c1", &addresses).await.unwrap();
         assert_eq!(says(&fixture.sees().await), ["10.0.0.7/32", "10.0.0.7/32,fd00::7/128", "c1"]);
         fixture.objects.detached("default/web", "c0").await;
         assert_eq!(says(&fixture.sees().await)[2], "c1");
@@ -289,7 +292,7 @@ mod tests {
         let seen = fixture.sees().await;
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         fixture.store.down();
-        fixture.objects.attached(&seen, "c1", &addresses).await.unwrap();
+        fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
         let endpoints = Endpoints::default();
         let endpoint =
             Endpoint { device: "cali1".into(), addresses, origin: None, pod: Some("default/web".into()) };

@@ -75,6 +75,10 @@ impl RouteLoop {
                     let _ = question.send(describe(&bgp.status()));
                 }
                 Ok(()) = self.cluster.changed() => {
+                    // A kind that is needed since just now is not known yet: what it will say must not count as absent.
+                    if !self.cluster.borrow_and_update().in_sync {
+                        continue;
+                    }
                     let wanted = self.peering(Some(listen.port()));
                     if wanted != current {
                         bgp.configure(self.speaker(&wanted));
@@ -89,15 +93,14 @@ impl RouteLoop {
 
     fn peering(&mut self, listening: Option<u16>) -> Peering {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let configurations = BTreeMap::from([("default".to_owned(), Arc::clone(&cluster.bgp))]);
         let peering = peering(&Facts {
             node: &self.node,
             address: self.address,
             own_asn: self.own_asn,
             nodes: &cluster.nodes,
-            configurations: &configurations,
+            configurations: &cluster.bgp_configurations,
             peers: &cluster.peers,
-            filters: &BTreeMap::new(),
+            filters: &cluster.filters,
             pools: &cluster.pools,
         });
         let port = peering.listen_port;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::bring_up::{BringUp, Found};
 use super::opening::Opening;
-use super::{Doors, Feeds};
+use super::{Doors, Feeds, duties};
 use crate::addresses::{Addresses, Owner};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
@@ -42,6 +42,8 @@ pub(super) async fn run(
 ) {
     let BringUp { config, doors, feeds, pods: open, not_ready } = start;
     let cluster = feeds.cluster.subscribe();
+    let mut tasks = tasks;
+    duties::spawn(&config, &doors, &feeds, &mut tasks);
     let mut parts = Assembly { config, doors, feeds, cluster, address, tasks };
     let stale = parts.adopt_pods(&found);
     let addresses = parts.spawn_addresses(found.allocator);

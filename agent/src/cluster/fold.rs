@@ -6,8 +6,9 @@ use std::sync::Arc;
 use manx_datastore::{Event, Only};
 use manx_ipam::check_overlaps;
 use manx_model::{
-    BgpConfigurationSpec, BgpPeer, Invalid, IpPool, IpReservation, IpamConfigSpec, Kind, Metadata, Node,
-    NodeName, Object,
+    BgpConfigurationSpec, BgpFilter, BgpPeer, ClusterInformationSpec, Complaint, EndpointSlice,
+    FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Kind, Namespace, Node, NodeName,
+    NodeStatusSpec, Object, Pod, Service,
 };
 
 use super::Cluster;
@@ -15,17 +16,26 @@ use super::table::{Read, Table};
 use crate::unsupported;
 
 /// The kinds that every agent watches. Blocks and handles are not among them: an agent knows its own.
-const ALWAYS: [Kind; 9] = [
+const ALWAYS: [Kind; 12] = [
     Kind::Node,
     Kind::IPPool,
     Kind::IPReservation,
     Kind::IPAMConfig,
     Kind::BGPConfiguration,
     Kind::BGPPeer,
+    Kind::FelixConfiguration,
+    Kind::ClusterInformation,
+    Kind::CalicoNodeStatus,
     Kind::BlockAffinity,
     Kind::Pod,
     Kind::Namespace,
 ];
+
+/// The kinds that are watched while addresses of services are announced.
+const OF_SERVICES: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+
+/// The name of the objects of which there is one for the cluster.
+const DEFAULT: &str = "default";
 
 /// Folds watch events into a [`Cluster`].
 #[derive(Debug)]
@@ -33,23 +43,28 @@ pub struct Fold {
     node: NodeName,
     nodes: Table<Node>,
     own_node: Table<Object>,
-    pools: Table<Pool>,
+    pools: Table<UsablePool>,
     reservations: Table<IpReservation>,
     ipam: Table<IpamConfigSpec>,
     bgp: Table<BgpConfigurationSpec>,
     peers: Table<BgpPeer>,
+    filters: Table<BgpFilter>,
+    services: Table<Service>,
+    endpoint_slices: Table<EndpointSlice>,
+    felix: Table<FelixConfigurationSpec>,
+    information: Table<ClusterInformationSpec>,
+    node_statuses: Table<NodeStatusSpec>,
     affinities: Table<Object>,
-    pods: Table<Object>,
-    namespaces: Table<Metadata>,
+    pods: Table<Pod>,
+    namespaces: Table<Namespace>,
     /// What follows from tables that seldom change, so that it is computed when they do.
     derived: Derived,
 }
 
 #[derive(Debug)]
-struct Pool {
+struct UsablePool {
     object: Object,
     pool: IpPool,
-    without_effect: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +72,6 @@ struct Derived {
     pools: Arc<Vec<IpPool>>,
     pool_objects: Arc<BTreeMap<String, Object>>,
     overlapping: Vec<Invalid>,
-    without_effect: Vec<String>,
     nodes: Arc<BTreeMap<NodeName, Node>>,
 }
 
@@ -73,6 +87,12 @@ impl Fold {
             ipam: Table::default(),
             bgp: Table::default(),
             peers: Table::default(),
+            filters: Table::default(),
+            services: Table::default(),
+            endpoint_slices: Table::default(),
+            felix: Table::default(),
+            information: Table::default(),
+            node_statuses: Table::default(),
             affinities: Table::default(),
             pods: Table::default(),
             namespaces: Table::default(),
@@ -82,7 +102,15 @@ impl Fold {
 
     /// What is to be watched, as far as is known now.
     pub fn wanted(&self) -> Vec<(Kind, Only)> {
-        ALWAYS.into_iter().map(|kind| (kind, self.only(kind))).collect()
+        self.needed().map(|kind| (kind, self.only(kind))).collect()
+    }
+
+    fn needed(&self) -> impl Iterator<Item = Kind> {
+        let filters = self.peers.values().values().any(|peer| !peer.filters.is_empty());
+        let services = self.bgp.get(DEFAULT).is_some_and(|bgp| bgp.announces_services());
+        let sometimes = [(Kind::BGPFilter, filters), (OF_SERVICES[0], services), (OF_SERVICES[1], services)];
+        let now = sometimes.into_iter().filter(|(_, needed)| *needed).map(|(kind, _)| kind);
+        ALWAYS.into_iter().chain(now)
     }
 
     /// Which objects of a kind this node needs.
@@ -106,11 +134,24 @@ impl Fold {
                 self.bgp.take(event, |object| usable(BgpConfigurationSpec::from_object(&object)));
             }
             Kind::BGPPeer => self.peers.take(event, |object| strict(BgpPeer::from_object(&object))),
+            Kind::BGPFilter => self.filters.take(event, |object| strict(BgpFilter::from_object(&object))),
+            Kind::Service => self.services.take(event, |object| strict(Service::from_object(&object))),
+            Kind::EndpointSlice => self.endpoint_slices.take(event, |object| slice(&object)),
+            Kind::FelixConfiguration => {
+                self.felix.take(event, |object| usable(FelixConfigurationSpec::from_object(&object)));
+            }
+            Kind::ClusterInformation => {
+                self.information.take(event, |object| usable(ClusterInformationSpec::from_object(&object)));
+            }
+            Kind::CalicoNodeStatus => {
+                self.node_statuses.take(event, |object| strict(NodeStatusSpec::from_object(&object)));
+            }
             Kind::BlockAffinity => self.affinities.take(event, whole),
-            Kind::Pod => self.pods.take(event, whole),
-            Kind::Namespace => self.namespaces.take(event, |object| (Some(object.metadata), Vec::new())),
-            // Not watched for the cluster.
-            _ => {}
+            Kind::Pod => self.pods.take(event, |object| (Some(Pod::from_object(&object)), Vec::new())),
+            Kind::Namespace => {
+                self.namespaces.take(event, |object| (Some(Namespace::from_object(&object)), Vec::new()));
+            }
+            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => {}
         }
     }
 
@@ -134,10 +175,7 @@ impl Fold {
 
     fn take_pool(&mut self, event: Event) {
         self.pools.take(event, |object| match IpPool::from_object(&object) {
-            Ok(pool) => {
-                let without_effect = unsupported::of_pool(&object, &pool);
-                (Some(Pool { object, pool, without_effect }), Vec::new())
-            }
+            Ok(pool) => (Some(UsablePool { object, pool }), Vec::new()),
             Err(invalid) => (None, vec![invalid]),
         });
         let known = self.pools.values();
@@ -146,48 +184,72 @@ impl Fold {
         self.derived.overlapping = overlapping;
         let objects = known.iter().map(|(name, pool)| (name.clone(), pool.object.clone()));
         self.derived.pool_objects = Arc::new(objects.collect());
-        self.derived.without_effect = known.values().flat_map(|pool| pool.without_effect.clone()).collect();
     }
 
     /// The cluster as it is known now.
     pub fn cluster(&self) -> Cluster {
+        let of_node = format!("node.{}", self.node);
         Cluster {
             pools: Arc::clone(&self.derived.pools),
             pool_objects: Arc::clone(&self.derived.pool_objects),
             reservations: self.reservations.values(),
             nodes: Arc::clone(&self.derived.nodes),
             own_node: self.own_node.get(self.node.as_str()),
-            bgp: self.bgp.get("default").unwrap_or_default(),
+            bgp: self.bgp.get(DEFAULT).unwrap_or_default(),
+            bgp_of_node: self.bgp.get(&of_node),
+            bgp_configurations: self.bgp.values(),
             peers: self.peers.values(),
-            ipam: self.ipam.get("default").unwrap_or_default(),
+            filters: self.filters.values(),
+            services: self.services.values(),
+            endpoint_slices: self.endpoint_slices.values(),
+            felix: self.felix.get(DEFAULT).unwrap_or_default(),
+            felix_of_node: self.felix.get(&of_node),
+            information: self.information.get(DEFAULT),
+            node_statuses: self.node_statuses.values(),
+            ipam: self.ipam.get(DEFAULT).unwrap_or_default(),
             pods: self.pods.values(),
             namespaces: self.namespaces.values(),
             affinities: self.affinities.values(),
             invalid: self.invalid(),
-            without_effect: self.derived.without_effect.clone(),
-            in_sync: self.tables().all(|table| table.in_sync),
-            lost: self.tables().find_map(|table| table.lost.cloned()),
+            without_effect: self.without_effect(),
+            in_sync: self.needed().all(|kind| self.state(kind).in_sync),
+            lost: self.needed().find_map(|kind| self.state(kind).lost.cloned()),
         }
     }
 
     fn invalid(&self) -> Vec<Invalid> {
-        let of_tables = self.tables().flat_map(|table| table.invalid);
+        let of_tables = self.needed().flat_map(|kind| self.state(kind).invalid);
         of_tables.chain(&self.derived.overlapping).cloned().collect()
     }
 
-    fn tables(&self) -> impl Iterator<Item = State<'_>> {
-        let states: [State<'_>; ALWAYS.len()] = [
-            State::of(&self.nodes),
-            State::of(&self.pools),
-            State::of(&self.reservations),
-            State::of(&self.ipam),
-            State::of(&self.bgp),
-            State::of(&self.peers),
-            State::of(&self.affinities),
-            State::of(&self.pods),
-            State::of(&self.namespaces),
-        ];
-        states.into_iter()
+    /// What the objects ask for in vain.
+    fn without_effect(&self) -> Vec<Complaint> {
+        let pools = self.pools.values();
+        let of_pools = pools.values().flat_map(|pool| unsupported::of_pool(&pool.object, &pool.pool));
+        let felix = self.felix.values();
+        let of_felix = felix.iter().flat_map(|(name, spec)| unsupported::of_felix(name, spec));
+        of_pools.chain(of_felix).collect()
+    }
+
+    fn state(&self, kind: Kind) -> State<'_> {
+        match kind {
+            Kind::Node => State::of(&self.nodes),
+            Kind::IPPool => State::of(&self.pools),
+            Kind::IPReservation => State::of(&self.reservations),
+            Kind::IPAMConfig => State::of(&self.ipam),
+            Kind::BGPConfiguration => State::of(&self.bgp),
+            Kind::BGPPeer => State::of(&self.peers),
+            Kind::BGPFilter => State::of(&self.filters),
+            Kind::Service => State::of(&self.services),
+            Kind::EndpointSlice => State::of(&self.endpoint_slices),
+            Kind::FelixConfiguration => State::of(&self.felix),
+            Kind::ClusterInformation => State::of(&self.information),
+            Kind::CalicoNodeStatus => State::of(&self.node_statuses),
+            Kind::BlockAffinity => State::of(&self.affinities),
+            Kind::Pod => State::of(&self.pods),
+            Kind::Namespace => State::of(&self.namespaces),
+            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => State::not_watched(),
+        }
     }
 }
 
@@ -199,6 +261,10 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
+    fn not_watched() -> Self {
+        Self { in_sync: true, lost: None, invalid: Box::new(std::iter::empty()) }
+    }
+
     fn of<T>(table: &'a Table<T>) -> Self {
         Self { in_sync: table.in_sync(), lost: table.lost(), invalid: Box::new(table.invalid()) }
     }
@@ -211,6 +277,14 @@ fn usable<T>((value, refused): (T, Vec<Invalid>)) -> Read<T> {
 fn strict<T>(read: Result<T, Invalid>) -> Read<T> {
     match read {
         Ok(value) => (Some(value), Vec::new()),
+        Err(invalid) => (None, vec![invalid]),
+    }
+}
+
+/// One that belongs to no service is nobody's.
+fn slice(object: &Object) -> Read<EndpointSlice> {
+    match EndpointSlice::from_object(object) {
+        Ok(slice) => (slice, Vec::new()),
         Err(invalid) => (None, vec![invalid]),
     }
 }
@@ -281,6 +355,22 @@ mod tests {
         for kind in [Kind::Pod, Kind::BlockAffinity] {
             assert!(wanted.contains(&(kind, Only::Node("n1".parse().unwrap()))));
         }
+    }
+
+    #[test]
+    fn services_and_filters_are_watched_only_while_the_objects_ask_for_them() {
+        let has = |fold: &Fold, kind| fold.wanted().iter().any(|(wanted, _)| *wanted == kind);
+        let mut fold = in_sync([]);
+        assert!(![Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().any(|kind| has(&fold, *kind)));
+        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+        fold.take(
+            Kind::BGPConfiguration,
+            Event::Object(Object::new(Kind::BGPConfiguration, "default", &ranges)),
+        );
+        let filtered = json!({"peerIP": "10.0.0.1", "asNumber": 65000, "filters": ["f"]});
+        fold.take(Kind::BGPPeer, Event::Object(Object::new(Kind::BGPPeer, "tor", &filtered)));
+        assert!([Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().all(|kind| has(&fold, *kind)));
+        assert!(!fold.cluster().in_sync, "the new kinds have not been listed");
     }
 
     #[test]
