@@ -30,6 +30,7 @@ pub mod publish;
 pub mod remote;
 pub mod reports;
 pub mod route_loop;
+pub mod services;
 pub mod status;
 pub mod tunnel_address;
 pub mod unsupported;
