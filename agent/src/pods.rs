@@ -75,6 +75,7 @@ impl Pods {
             handle: handle.clone(),
             addresses: vec![assigned.address],
             mtu,
+            pod_mac: None,
             allow_ip_forwarding: conf.allow_ip_forwarding,
         };
         let endpoint = Endpoint { device: pod.host_device.clone(), addresses: pod.addresses.clone() };
@@ -119,6 +120,7 @@ impl Pods {
             handle,
             addresses: endpoint.addresses,
             mtu: self.mtu(&conf)?,
+            pod_mac: None,
             allow_ip_forwarding: conf.allow_ip_forwarding,
         };
         match self.kernel.check(netns, &pod).await {
@@ -205,7 +207,7 @@ fn attached(pod: PodLink, macs: &manx_felix::Attached) -> Attached {
         host_mac: Mac(macs.host_mac.0),
         pod_device: pod.pod_device,
         pod_mac: Mac(macs.pod_mac.0),
-        mtu: pod.mtu,
+        mtu: macs.mtu,
         addresses: pod.addresses,
     }
 }
