@@ -56,7 +56,7 @@ impl Client {
         let tcp = self.connect()?;
         // Linux would hold the second small piece back until the first is acknowledged, for 40 ms.
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(PATIENCE * manx_lab::slowness()))?;
+        tcp.set_read_timeout(Some(PATIENCE * manx_ground::slowness()))?;
         let name = ServerName::IpAddress(self.server.ip().into());
         let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(&self.tls), name)?, tcp);
         write!(
@@ -72,7 +72,7 @@ impl Client {
     fn connect(&self) -> Result<TcpStream> {
         let connect = || TcpStream::connect_timeout(&self.server, PATIENCE);
         Ok(match &self.namespace {
-            Some(name) => manx_lab::netns::within(name, connect)??,
+            Some(name) => manx_ground::netns::within(name, connect)??,
             None => connect()?,
         })
     }
