@@ -113,6 +113,11 @@ impl ControlPlane {
         self.client.get(path)
     }
 
+    /// Who asks as `admin`, also for what changes something: for many requests, and from many threads.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// What the API server was asked, and by whom.
     pub fn audit(&self) -> &Audit {
         &self.audit
