@@ -5,7 +5,9 @@
 //! target/lab/NAME/topology.json
 //! target/lab/NAME/bird.{conf,ctl,log}
 //! target/lab/NAME/NODE/           cni.sock, spool/, logs of the node's processes
-//! target/lab/NAME/pods/POD.json
+//! target/lab/NAME/pods/POD.{json,uid}
+//! target/lab/NAME/datastore/     of a cluster over a directory
+//! target/lab/NAME/kubernetes/    of a cluster on Kubernetes: its kubectl, kubeconfigs and logs
 //! ```
 
 use std::fs;
