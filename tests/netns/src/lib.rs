@@ -3,6 +3,7 @@
 //!
 //! The tests themselves are in `tests/end_to_end`; they need root, and those of the tunnel a kernel with ipip.
 
+pub mod calico;
 mod chance;
 mod routes;
 mod stored;
