@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::store::Store;
 use crate::topology::{TOR_AS, gateway};
-use crate::{Fabric, Kubelet, Lab, Pod, Process, Program, eventually, manx_binary, slowness};
+use crate::{Fabric, Kubelet, Lab, Node, Pod, Process, Program, eventually, manx_binary, slowness};
 
 /// How long an agent may take to serve, and a cluster to agree on its routes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -232,6 +232,23 @@ impl Cluster {
         }
     }
 
+    /// The manifests with which [`Self::peer_with_tor`] does it, as one text.
+    pub fn tor_peers(&self) -> Result<String> {
+        Ok(self.tor_peer_manifests()?.join("---\n"))
+    }
+
+    fn tor_peer_manifests(&self) -> Result<Vec<String>> {
+        let manifest = |node: Node<'_>| {
+            let router = gateway(&self.lab.topology().subnet_of(node.spec())?);
+            Ok(format!(
+                "apiVersion: crd.projectcalico.org/v1\nkind: BGPPeer\nmetadata:\n  name: tor-{name}\n\
+                 spec:\n  node: {name}\n  peerIP: {router}\n  asNumber: {TOR_AS}\n",
+                name = node.name()
+            ))
+        };
+        self.lab.nodes().map(manifest).collect()
+    }
+
     /// Makes every node peer with the ToR's address in its subnet: a BGPPeer `tor-NODE` for each.
     pub fn peer_with_tor(&self) -> Result<()> {
         ensure!(
@@ -239,15 +256,9 @@ impl Cluster {
             "the ToR of lab {} speaks no BGP",
             self.lab.name()
         );
-        for node in self.lab.nodes() {
-            let router = gateway(&self.lab.topology().subnet_of(node.spec())?);
-            let name = format!("tor-{}", node.name());
-            let text = format!(
-                "apiVersion: crd.projectcalico.org/v1\nkind: BGPPeer\nmetadata:\n  name: {name}\n\
-                 spec:\n  node: {}\n  peerIP: {router}\n  asNumber: {TOR_AS}\n",
-                node.name()
-            );
-            self.write_manifest("bgppeers", &name, &text)?;
+        let node_and_text = self.node_names().into_iter().zip(self.tor_peer_manifests()?);
+        for (node, text) in node_and_text {
+            self.write_manifest("bgppeers", &format!("tor-{node}"), &text)?;
         }
         Ok(())
     }

@@ -57,8 +57,8 @@ fn install_kinds(control_plane: &ControlPlane) -> Result<()> {
     eventually(SOON, "the kinds to be served", || {
         let group: Value = serde_json::from_str(&control_plane.get("/apis/crd.projectcalico.org/v1")?)?;
         let kinds = group["resources"].as_array().into_iter().flatten();
-        let plurals = kinds.filter_map(|kind| kind["name"].as_str()).filter(|name| !name.contains('/'));
-        plurals.map(|plural| control_plane.get(&path(plural, "")).map(drop)).collect()
+        let mut plurals = kinds.filter_map(|kind| kind["name"].as_str()).filter(|name| !name.contains('/'));
+        plurals.try_for_each(|plural| control_plane.get(&path(plural, "")).map(drop))
     })
 }
 
