@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test test-core sim build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo demo-kubernetes test test-core sim bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,10 @@ test-core: ## Unit, property and simulation tests (no root, no Go)
 
 sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
 	@tests/sim/run seeds
+
+bench-cni: setup build ## What ADD and DEL cost, beside ptp + host-local (root; BENCH='--datastore ...' for more)
+	cargo build --release -p manx-bench-cni
+	@$(TARGET)/release/bench-cni $(BENCH)
 
 build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
+use crate::information::{LOCKED, is_locked};
 use crate::latest;
 use crate::pool_choice::choose;
 use crate::problems::Problems;
@@ -105,6 +106,9 @@ pub enum Refused {
     /// The pools that it names cannot be had.
     #[error("{0}")]
     Pools(String),
+    /// Somebody is moving the datastore.
+    #[error("{LOCKED}")]
+    Locked,
     /// Nobody is there to ask any more.
     #[error("the agent is stopping")]
     Stopping,
@@ -115,7 +119,7 @@ impl Refused {
     pub fn is_passing(&self) -> bool {
         use manx_datastore::Error::Invalid;
         match self {
-            Self::Stopping | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
+            Self::Stopping | Self::Locked | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
             Self::Ipam(_) | Self::Pools(_) => false,
         }
@@ -239,7 +243,12 @@ impl Owner {
 
     /// Gives back what the handles hold; what cannot be, since the datastore is away, is owed.
     async fn release_all(&mut self, handles: &[String]) -> Vec<Result<Release, Refused>> {
-        let config = self.cluster.borrow_and_update().ipam.clone();
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        if is_locked(&cluster) {
+            self.owed.extend(handles.iter().cloned());
+            return handles.iter().map(|_| Ok(Release::Owed)).collect();
+        }
+        let config = Arc::clone(&cluster.ipam);
         let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
             Ok(addresses) => {
@@ -280,6 +289,9 @@ impl Owner {
         requests: &[AssignRequest],
     ) -> Vec<Result<Assigned, Refused>> {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        if is_locked(&cluster) {
+            return requests.iter().map(|_| Err(Refused::Locked)).collect();
+        }
         let pools = match choose(&cluster.pools, pools) {
             Ok(pools) => pools,
             Err(reason) => return requests.iter().map(|_| Err(Refused::Pools(reason.clone()))).collect(),
@@ -290,7 +302,7 @@ impl Owner {
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
-        let config = self.cluster.borrow_and_update().ipam.clone();
+        let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
         if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
@@ -332,7 +344,7 @@ mod tests {
         let store = Faulty::new(Memory::new(), 1, Faults::default());
         let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
         let pools = vec![IpPool::from_object(&pool).unwrap()];
-        let (_, cluster) = watch::channel(Arc::new(Cluster { pools, ..Cluster::default() }));
+        let (_, cluster) = watch::channel(Arc::new(Cluster { pools: Arc::new(pools), ..Cluster::default() }));
         let allocator = Allocator::new("n1".parse().unwrap());
         let (blocks, _) = watch::channel(BTreeSet::new());
         let door = Arc::new(store.clone());

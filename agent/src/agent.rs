@@ -16,6 +16,7 @@
 
 mod assembly;
 mod bring_up;
+mod duties;
 mod opening;
 
 use std::collections::BTreeSet;
@@ -77,7 +78,7 @@ impl Agent {
         let (not_ready, not_ready_receiver) = watch::channel(Some("it is starting".to_owned()));
         let (view, feeds) = View::new(Arc::clone(&config), not_ready_receiver.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(cluster::watch(Arc::clone(&doors.store), feeds.cluster.clone()));
+        tasks.spawn(cluster::watch(Arc::clone(&doors.store), config.node.clone(), feeds.cluster.clone()));
         tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }

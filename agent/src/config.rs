@@ -171,6 +171,11 @@ impl Config {
 }
 
 impl DatastoreChoice {
+    /// Whether there is a Kubernetes, with Nodes and Pods that others make.
+    pub fn is_kubernetes(&self) -> bool {
+        matches!(self, Self::Kubernetes { .. })
+    }
+
     /// `MANX_DATASTORE`, else Calico's `DATASTORE_TYPE`, else the directory of this machine.
     fn read(reader: &mut Reader<'_>) -> Self {
         let kubeconfig = reader.parse("KUBECONFIG", parse::file);

@@ -198,7 +198,8 @@ mod tests {
     }
 
     fn cluster_with(pool: Object) -> Cluster {
-        Cluster { pool_objects: [(pool.name().to_owned(), pool)].into(), in_sync: true, ..Cluster::default() }
+        let pool_objects = Arc::new([(pool.name().to_owned(), pool)].into());
+        Cluster { pool_objects, in_sync: true, ..Cluster::default() }
     }
 
     fn made_with(ipip: IpipMode, revision: u64) -> Object {

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 
 use manx_cni::settings::{Ipam, Wishes};
 use manx_cni::{CniError, Code, Mac};
-use manx_model::Metadata;
 use serde::de::DeserializeOwned;
 
 /// The prefix of the annotations of Pods and Namespaces that are about their network.
@@ -37,10 +36,10 @@ pub struct Demand {
 /// What Kubernetes says of a pod; nothing, where it is not Kubernetes that asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct About<'a> {
-    /// The Pod's metadata.
-    pub pod: Option<&'a Metadata>,
+    /// The Pod's annotations.
+    pub pod: Option<&'a BTreeMap<String, String>>,
     /// Its Namespace's.
-    pub namespace: Option<&'a Metadata>,
+    pub namespace: Option<&'a BTreeMap<String, String>>,
 }
 
 /// Reads what one pod is to be given; `asked` is what the runtime asks for it.
@@ -48,8 +47,8 @@ pub struct About<'a> {
 /// # Errors
 /// [`Code::CONFIG`] that names the annotation, its value and what would be right.
 pub fn demand(conf: &Ipam, asked: &Wishes, about: About<'_>) -> Result<Demand, CniError> {
-    let pod = Annotations::of("Pod", about.pod);
-    let namespace = Annotations::of("Namespace", about.namespace);
+    let pod = Annotations { of: "Pod", all: about.pod };
+    let namespace = Annotations { of: "Namespace", all: about.namespace };
     let pools = |key: &str, configured: &[String]| -> Result<Vec<String>, CniError> {
         let asked = match pod.list(key)? {
             Some(pools) => Some(pools),
@@ -93,10 +92,6 @@ struct Annotations<'a> {
 }
 
 impl<'a> Annotations<'a> {
-    fn of(of: &'static str, metadata: Option<&'a Metadata>) -> Self {
-        Self { of, all: metadata.map(|metadata| &metadata.annotations) }
-    }
-
     fn text(&self, key: &str) -> Option<&'a str> {
         let text = self.all?.get(&format!("{PREFIX}{key}"))?.trim();
         (!text.is_empty()).then_some(text)
@@ -169,12 +164,8 @@ mod tests {
         Ipam { ipv4_pools: vec!["conf".into()], ..Ipam::default() }
     }
 
-    fn annotated(annotations: &[(&str, &str)]) -> Metadata {
-        let mut metadata = Metadata::default();
-        for (key, value) in annotations {
-            metadata.annotations.insert(format!("{PREFIX}{key}"), (*value).to_owned());
-        }
-        metadata
+    fn annotated(annotations: &[(&str, &str)]) -> BTreeMap<String, String> {
+        annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect()
     }
 
     fn of(pod: &[(&str, &str)], namespace: &[(&str, &str)]) -> Result<Demand, String> {

@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub device: String,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// The key of its Pod object, `namespace/name`, where it has one.
+    pub pod: Option<String>,
     /// How the pod was attached. `None`: by an agent before this one.
     pub origin: Option<Origin>,
 }
@@ -132,7 +134,11 @@ pub fn adopt(
         };
         match survival {
             Survival::Device(device) => {
-                let endpoint = Endpoint { device, addresses: held.addresses, origin: None };
+                let pod = match (held.attributes.get("namespace"), held.attributes.get("pod")) {
+                    (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
+                    _ => None,
+                };
+                let endpoint = Endpoint { device, addresses: held.addresses, pod, origin: None };
                 endpoints.insert(handle.to_owned(), endpoint);
             }
             Survival::Gone(reason) => drop(stale.insert(handle.to_owned(), reason)),
@@ -182,7 +188,12 @@ mod tests {
     }
 
     fn endpoint(address: &str) -> Endpoint {
-        Endpoint { device: "cali1".into(), addresses: vec![address.parse().unwrap()], origin: None }
+        Endpoint {
+            device: "cali1".into(),
+            addresses: vec![address.parse().unwrap()],
+            pod: None,
+            origin: None,
+        }
     }
 
     #[test]

@@ -4,31 +4,33 @@ use manx_cni::settings::{Source, Wishes};
 use manx_cni::{CniError, Code, Settings};
 use manx_model::NodeName;
 
-/// Refuses what would give the pod another network than was asked for.
+use crate::demand::Demand;
+
+/// Refuses what would give the pod another network than was asked for, whoever asked.
 ///
 /// # Errors
 /// [`Code::UNSUPPORTED_FIELD`], with the key and its value.
-pub fn refuse(settings: &Settings, wishes: &Wishes) -> Result<(), CniError> {
+pub fn refuse(settings: &Settings, demand: &Demand) -> Result<(), CniError> {
     let ipam = &settings.ipam;
     if ipam.source == Source::PodCidr {
         return Err(not_yet("ipam.subnet", "usePodCidr", "use \"calico-ipam\""));
     }
-    if ipam.assign_ipv6 {
+    if demand.ipv6 {
         return Err(not_yet("ipam.assign_ipv6", true, "remove it, and pods get an IPv4 address"));
     }
-    if !ipam.assign_ipv4 {
+    if !demand.ipv4 {
         return Err(not_yet("ipam.assign_ipv4", false, "remove it, and pods get an IPv4 address"));
     }
-    if !ipam.ipv6_pools.is_empty() {
-        return Err(not_yet("ipam.ipv6_pools", ipam.ipv6_pools.join(", "), "remove it"));
+    if !demand.ipv6_pools.is_empty() {
+        return Err(not_yet("ipam.ipv6_pools", demand.ipv6_pools.join(", "), "remove it"));
     }
     if let Some(route) = settings.routes.destinations.first() {
         return Err(not_yet("ipam.routes", route, "remove it, and pods get a default route"));
     }
-    if let Some(address) = wishes.addresses.first() {
+    if let Some(address) = demand.addresses.first() {
         return Err(not_yet("the address for this pod", address, "do not ask for one"));
     }
-    if let Some(mac) = wishes.mac {
+    if let Some(mac) = demand.mac {
         return Err(not_yet("the MAC for this pod", mac, "do not ask for one"));
     }
     Ok(())
@@ -66,6 +68,7 @@ mod tests {
     use manx_cni::settings::{Bandwidth, Ipam, PodRoutes};
 
     use super::*;
+    use crate::demand::{About, demand};
 
     fn asking(change: impl FnOnce(&mut Settings, &mut Wishes)) -> (Settings, Wishes) {
         let (mut settings, mut wishes) = Default::default();
@@ -75,6 +78,9 @@ mod tests {
 
     #[test]
     fn what_would_be_another_network_than_was_asked_for_is_refused_by_key_and_value() {
+        let refuse = |settings: &Settings, wishes: &Wishes| {
+            refuse(settings, &demand(&settings.ipam, wishes, About::default()).unwrap())
+        };
         assert_eq!(refuse(&Settings::default(), &Wishes::default()), Ok(()));
         for ((settings, wishes), said) in [
             (asking(|s, _| s.ipam.source = Source::PodCidr), "ipam.subnet is usePodCidr"),

@@ -169,7 +169,7 @@ impl NodeLoop {
         Facts {
             address: self.address,
             complete: cluster.in_sync,
-            pools: cluster.pools.clone(),
+            pools: cluster.pools.to_vec(),
             nodes: by_address.collect(),
             blocks: self.blocks.borrow_and_update().clone(),
             endpoints: self.endpoints.routable(snapshot),

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use manx_model::{Asn, BgpPeerSpec, InterfaceAddress, NodeName};
-use serde_json::{Map, Value};
+use manx_model::{Asn, BgpPeer, InterfaceAddress, NodeName, PeeringNodes, Peers};
 
 use crate::cluster::Cluster;
 
@@ -45,7 +44,7 @@ pub fn peering(cluster: &Cluster, node: &NodeName, address: Ipv4Addr, own_asn: O
         asn: own_asn.or(published).unwrap_or(cluster_asn),
         listen_port: cluster.bgp.listen_port.unwrap_or(BGP_PORT),
         peers: BTreeMap::new(),
-        problems: not_supported("BGPConfiguration default", &cluster.bgp.rest),
+        problems: not_supported("BGPConfiguration default", cluster.bgp.rest.keys().map(String::as_str)),
     };
     peering.add_configured(cluster, node, address);
     if cluster.bgp.node_to_node_mesh_enabled.unwrap_or(true) {
@@ -57,18 +56,17 @@ pub fn peering(cluster: &Cluster, node: &NodeName, address: Ipv4Addr, own_asn: O
 impl Peering {
     /// Global peers first, then the node's own: of two for one address, the first stays (as in Calico).
     fn add_configured(&mut self, cluster: &Cluster, node: &NodeName, own: Ipv4Addr) {
-        let is_global = |spec: &BgpPeerSpec| spec.node.as_deref().unwrap_or("").is_empty();
-        let (global, of_nodes): (Vec<_>, Vec<_>) =
-            cluster.peers.iter().partition(|(_, spec)| is_global(spec));
-        let ours = of_nodes.into_iter().filter(|(_, spec)| spec.node.as_deref() == Some(node.as_str()));
+        let global = cluster.peers.values().filter(|peer| peer.nodes == PeeringNodes::All);
+        let ours = cluster.peers.values().filter(|peer| peer.nodes == PeeringNodes::One(node.clone()));
         let named = |kind| move |peer| (kind, peer);
-        for (kind, (name, spec)) in global.into_iter().map(named("Global")).chain(ours.map(named("Node"))) {
+        for (kind, spec) in global.map(named("Global")).chain(ours.map(named("Node"))) {
             match configured(kind, spec) {
                 Ok(peer) if peer.address.ip() == IpAddr::V4(own) => {}
                 Ok(peer) => drop(self.peers.entry(peer.address.ip()).or_insert(peer)),
-                Err(reason) => self.problems.push(format!("BGPPeer {name}: {reason}")),
+                Err(reason) => self.problems.push(format!("BGPPeer {}: {reason}", spec.name)),
             }
-            self.problems.extend(not_supported(&format!("BGPPeer {name}"), &spec.rest));
+            let unknown = spec.unknown.iter().map(String::as_str);
+            self.problems.extend(not_supported(&format!("BGPPeer {}", spec.name), unknown));
         }
     }
 
@@ -94,50 +92,40 @@ impl Peering {
     }
 }
 
-fn configured(kind: &str, spec: &BgpPeerSpec) -> Result<Peer, String> {
-    let Some(text) = &spec.peer_ip else {
-        return Err("spec.peerIP is missing (peerSelector is not supported yet)".into());
+fn configured(kind: &str, spec: &BgpPeer) -> Result<Peer, String> {
+    let Peers::Address { endpoint, asn, .. } = spec.peers else {
+        return Err("spec.peerSelector is not supported yet".into());
     };
-    let address = peer_address(text)
-        .ok_or_else(|| format!("spec.peerIP: {text:?} is no IPv4 address, as 10.0.0.1 or 10.0.0.1:179"))?;
-    let asn = spec.as_number.ok_or("spec.asNumber is missing; it is required with peerIP")?;
+    if endpoint.address.is_ipv6() {
+        return Err("spec.peerIP: IPv6 is not supported yet".into());
+    }
+    let address = SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(BGP_PORT));
     Ok(Peer { name: peer_name(kind, address.ip()), address, asn, passive: false })
-}
-
-fn peer_address(text: &str) -> Option<SocketAddr> {
-    let address = match text.parse::<Ipv4Addr>() {
-        Ok(address) => SocketAddr::new(address.into(), BGP_PORT),
-        Err(_) => text.parse::<SocketAddr>().ok()?,
-    };
-    let usable = address.is_ipv4() && !address.ip().is_unspecified() && !address.ip().is_multicast();
-    (usable && address.port() != 0).then_some(address)
 }
 
 fn peer_name(kind: &str, address: IpAddr) -> String {
     format!("{kind}_{}", address.to_string().replace(['.', ':'], "_"))
 }
 
-fn not_supported(object: &str, rest: &Map<String, Value>) -> Vec<String> {
-    rest.keys()
-        .map(|field| format!("{object}: spec.{field} is not supported yet and has no effect"))
-        .collect()
+fn not_supported<'a>(object: &str, fields: impl Iterator<Item = &'a str>) -> Vec<String> {
+    fields.map(|field| format!("{object}: spec.{field} is not supported yet and has no effect")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manx_model::Node;
-    use serde_json::json;
+    use manx_model::{Kind, Node, Object};
+    use serde_json::{Value, json};
 
     fn node(name: &str, address: Option<&str>) -> (NodeName, Node) {
         let name: NodeName = name.parse().unwrap();
         let address = address.map(|text| text.parse().unwrap());
-        (name.clone(), Node { name, address, tunnel_address: None, asn: None })
+        (name.clone(), Node { address, ..Node::new(name) })
     }
 
     fn cluster() -> Cluster {
         let nodes = [node("a", Some("10.0.0.10/24")), node("b", Some("10.0.0.9/24")), node("c", None)];
-        Cluster { nodes: nodes.into(), ..Cluster::default() }
+        Cluster { nodes: std::sync::Arc::new(nodes.into()), ..Cluster::default() }
     }
 
     fn peers_of_a(cluster: &Cluster) -> Peering {
@@ -145,7 +133,8 @@ mod tests {
     }
 
     fn add_peer(cluster: &mut Cluster, name: &str, spec: Value) {
-        cluster.peers.insert(name.into(), serde_json::from_value(spec).unwrap());
+        let peer = BgpPeer::from_object(&Object::new(Kind::BGPPeer, name, &spec)).unwrap();
+        std::sync::Arc::make_mut(&mut cluster.peers).insert(name.into(), std::sync::Arc::new(peer));
     }
 
     #[test]
@@ -161,7 +150,7 @@ mod tests {
     fn a_node_without_an_address_is_no_peer_and_a_mesh_can_be_switched_off() {
         let mut cluster = cluster();
         assert_eq!(peers_of_a(&cluster).peers.len(), 1);
-        cluster.bgp.node_to_node_mesh_enabled = Some(false);
+        std::sync::Arc::make_mut(&mut cluster.bgp).node_to_node_mesh_enabled = Some(false);
         assert!(peers_of_a(&cluster).peers.is_empty());
     }
 
@@ -178,15 +167,12 @@ mod tests {
     #[test]
     fn a_peer_that_cannot_be_is_named_and_the_others_stay() {
         let mut cluster = cluster();
-        add_peer(&mut cluster, "no-as", json!({"peerIP": "10.0.0.1"}));
-        add_peer(&mut cluster, "no-ip", json!({"peerIP": "ten", "asNumber": 1}));
+        add_peer(&mut cluster, "six", json!({"peerIP": "fd00::1", "asNumber": 1}));
         add_peer(&mut cluster, "selector", json!({"peerSelector": "all()"}));
         let peering = peers_of_a(&cluster);
         assert_eq!(peering.peers.len(), 1);
         let problems = peering.problems.join("\n");
-        for part in
-            ["no-as: spec.asNumber", "no-ip: spec.peerIP", "selector: spec.peerSelector is not supported"]
-        {
+        for part in ["six: spec.peerIP: IPv6", "selector: spec.peerSelector is not supported"] {
             assert!(problems.contains(part), "{problems}");
         }
     }
@@ -194,7 +180,7 @@ mod tests {
     #[test]
     fn two_nodes_with_one_address_are_named() {
         let mut cluster = cluster();
-        cluster.nodes.extend([node("thief", Some("10.0.0.10/24"))]);
+        std::sync::Arc::make_mut(&mut cluster.nodes).extend([node("thief", Some("10.0.0.10/24"))]);
         let problems = peers_of_a(&cluster).problems;
         assert!(problems[0].contains("thief") && problems[0].contains("10.0.0.10"), "{problems:?}");
     }

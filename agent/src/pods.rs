@@ -21,8 +21,10 @@ use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
 
 use crate::addresses::{Addresses, Refused};
+use crate::demand::{About, demand};
 use crate::endpoints::{Endpoint, Endpoints, Origin};
 use crate::network;
+use crate::pod_objects::PodObjects;
 use crate::problems::Problems;
 
 /// Carries out CNI requests.
@@ -41,6 +43,8 @@ pub struct Pods {
     pub kernel: Arc<dyn Kernel>,
     /// Told of what a network configuration asks for in vain.
     pub problems: Problems,
+    /// The objects behind the pods.
+    pub objects: PodObjects,
     /// The time of day.
     pub wall_clock: fn() -> SystemTime,
 }
@@ -68,8 +72,11 @@ impl Pods {
     ) -> Result<Attached, CniError> {
         let netns = netns.ok_or_else(no_namespace)?;
         let settings = &request.settings;
-        self.accept(&request.network, settings, &container.wishes)?;
+        self.tell_in_vain(&request.network, settings, &container.wishes);
         let mtu = self.mtu(settings)?;
+        let found = self.objects.find(container.pod.as_ref()).await?;
+        let demand = demand(&settings.ipam, &container.wishes, found.about())?;
+        network::refuse(settings, &demand)?;
         let handle = handle_id(&request.network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
@@ -78,8 +85,7 @@ impl Pods {
             return Err(second_device(has, &container.pod_device));
         }
         let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
-        let assigned =
-            self.addresses.assign(assign, settings.ipam.ipv4_pools.clone()).await.map_err(no_address)?;
+        let assigned = self.addresses.assign(assign, demand.ipv4_pools).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
@@ -90,16 +96,27 @@ impl Pods {
         };
         let origin = Origin { network: request.network.clone(), pod_device: pod.pod_device.clone() };
         let (device, addresses) = (pod.host_device.clone(), pod.addresses.clone());
-        let endpoint = Endpoint { device, addresses, origin: Some(origin) };
+        let key = container.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let endpoint = Endpoint { device, addresses, pod: key, origin: Some(origin) };
         self.endpoints.insert(handle, endpoint);
-        match self.kernel.attach(netns, &pod).await {
+        let said = async {
+            match &found.pod {
+                Some(object) => self.objects.attached(object, &container.container_id, &pod.addresses).await,
+                None => Ok(()),
+            }
+        };
+        let (made, said) = tokio::join!(self.kernel.attach(netns, &pod), said);
+        let made = made.map_err(|error| {
+            CniError::new(Code::DATAPLANE, "the kernel refused the pod's link", error.to_string())
+        });
+        match said.and(made) {
             Ok(macs) => Ok(attached(pod, &macs)),
             Err(error) => {
                 // A repeated ADD that fails must not take the address from under the pod of the first.
                 if known.is_none() {
                     self.undo(&pod).await;
                 }
-                Err(CniError::new(Code::DATAPLANE, "the kernel refused the pod's link", error.to_string()))
+                Err(error)
             }
         }
     }
@@ -147,16 +164,16 @@ impl Pods {
 
     /// Whether an ADD with this configuration would be served.
     fn status(&self, request: &Request) -> Result<(), CniError> {
-        self.accept(&request.network, &request.settings, &Wishes::default())?;
+        let (settings, wishes) = (&request.settings, Wishes::default());
+        self.tell_in_vain(&request.network, settings, &wishes);
+        network::refuse(settings, &demand(&settings.ipam, &wishes, About::default())?)?;
         let unavailable = |error: CniError| CniError { code: Code::NOT_AVAILABLE, ..error };
         self.mtu(&request.settings).map(drop).map_err(unavailable)
     }
 
-    fn accept(&self, network: &str, settings: &Settings, wishes: &Wishes) -> Result<(), CniError> {
-        network::refuse(settings, wishes)?;
+    fn tell_in_vain(&self, network: &str, settings: &Settings, wishes: &Wishes) {
         let in_vain = network::without_effect(network, settings, wishes, &self.node);
         self.problems.set("CNI configuration", in_vain);
-        Ok(())
     }
 
     async fn del(&self, network: &str, container: &Container) -> Result<(), CniError> {
@@ -171,7 +188,12 @@ impl Pods {
             // The runtime cleans up after an ADD that was refused: the pod keeps the device that it has.
             return Ok(());
         }
-        self.detach(&host_device, &handle).await
+        self.detach(&host_device, &handle).await?;
+        if let Some(pod) = &container.pod {
+            let key = format!("{}/{}", pod.namespace, pod.name);
+            self.objects.detached(&key, &container.container_id).await;
+        }
+        Ok(())
     }
 
     /// Releases every container of `network` that the runtime no longer knows.

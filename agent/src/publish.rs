@@ -115,8 +115,7 @@ pub async fn keep_published(
     loop {
         let publication = wanted.borrow_and_update().clone();
         let seen = Arc::clone(&cluster.borrow_and_update());
-        let settled =
-            seen.node_objects.get(name.as_str()).is_some_and(|node| publication.missing(node).is_empty());
+        let settled = seen.own_node.as_ref().is_some_and(|node| publication.missing(node).is_empty());
         let failed = match settled {
             true => None,
             false => publish_once(&*store, &name, maker, &publication).await.err(),

@@ -1,9 +1,9 @@
 //! Fields of objects that ask for something that Manx does not do yet: named, never ignored silently.
 
-use manx_model::{AllowedUse, IpPool, IpPoolSpec, Object};
+use manx_model::{AllowedUse, Complaint, FelixConfigurationSpec, IpPool, IpPoolSpec, Kind, Object};
 
 /// Each field of a pool that asks for something, and has no effect.
-pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<String> {
+pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<Complaint> {
     let Ok(spec) = object.spec::<IpPoolSpec>() else { return Vec::new() };
     let known = [
         (!matches!(spec.vxlan_mode.as_deref(), None | Some("" | "Never")), "vxlanMode"),
@@ -12,27 +12,28 @@ pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<String> {
     ];
     let known = known.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field);
     let unknown = spec.rest.iter().filter(|(_, value)| !value.is_null()).map(|(field, _)| field.as_str());
-    let ipv6 = pool
-        .cidr
-        .addr()
-        .is_ipv6()
-        .then(|| format!("IPPool {}: IPv6 is not supported yet: no address is taken from it", pool.name));
-    let fields = unknown.chain(known).map(|field| {
-        let value = &object.spec[field];
-        format!("IPPool {}: {field}: {value} is not supported yet and has no effect", pool.name)
-    });
-    ipv6.into_iter().chain(fields).collect()
+    unknown
+        .chain(known)
+        .map(|field| {
+            Complaint::not_supported(Kind::IPPool, &pool.name, format!("{field}: {}", object.spec[field]))
+        })
+        .collect()
+}
+
+/// Each field of a FelixConfiguration that asks for something, and has no effect.
+pub fn of_felix(name: &str, spec: &FelixConfigurationSpec) -> Vec<Complaint> {
+    let fields = spec.not_acted_on().into_iter();
+    fields.map(|field| Complaint::not_supported(Kind::FelixConfiguration, name, field)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manx_model::Kind;
     use serde_json::{Value, json};
 
     fn named(spec: Value) -> Vec<String> {
         let object = Object::new(Kind::IPPool, "p", &spec);
-        of_pool(&object, &IpPool::from_object(&object).unwrap())
+        of_pool(&object, &IpPool::from_object(&object).unwrap()).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -54,6 +55,6 @@ mod tests {
                 "IPPool p: natOutgoing: true is not supported yet and has no effect",
             ]
         );
-        assert!(named(json!({"cidr": "fd00::/64"}))[0].contains("IPv6"));
+        assert_eq!(named(json!({"cidr": "fd00::/64"})), Vec::<String>::new());
     }
 }

@@ -105,7 +105,7 @@ impl View {
 
     fn notices(&self, cluster: &Cluster) -> Vec<String> {
         let of_variables = self.config.notices.iter().map(ToString::to_string);
-        of_variables.chain(cluster.without_effect.iter().cloned()).collect()
+        of_variables.chain(cluster.without_effect.iter().map(ToString::to_string)).collect()
     }
 
     fn problems(&self, cluster: &Cluster) -> Vec<String> {

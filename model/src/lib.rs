@@ -5,30 +5,68 @@
 //! kept as it was; the typed views ([`IpPool`], [`Node`], …) are what the rest of Manx decides with, and are
 //! made from objects by conversions whose [`Invalid`] names the object, the field and what is allowed.
 
+mod absent;
+mod asn;
+mod bgp_configuration;
+mod bgp_filter;
+mod bgp_peer;
 mod block;
+mod cluster_information;
+mod community;
+mod complaint;
+mod felix_configuration;
+mod interval;
 mod ipam_config;
 mod kind;
 mod names;
+mod namespace;
 mod node;
+mod node_status;
 mod object;
-mod peer;
+mod password;
+mod pod;
 mod pool;
 mod read;
 mod reservation;
 mod selector;
+mod service;
 
+pub use asn::Asn;
+pub use bgp_configuration::{
+    BgpConfigurationSpec, BindMode, LogSeverity, NamedCommunity, PrefixAdvertisement, ProgramClusterRoutes,
+    ServiceRange, Switch,
+};
+pub use bgp_filter::{
+    BgpFilter, BgpFilterSpec, FilterAction, FilterOperation, FilterRule, MatchOperator, PeerType,
+    PrefixCondition,
+};
+pub use bgp_peer::{
+    BgpPeer, BgpPeerSpec, NextHopMode, PeerEndpoint, PeeringNodes, Peers, ReversePeering, SourceAddress,
+};
 pub use block::{AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, TUNNEL_IPIP};
+pub use cluster_information::ClusterInformationSpec;
+pub use community::Community;
+pub use complaint::Complaint;
+pub use felix_configuration::FelixConfigurationSpec;
+pub use interval::Interval;
 pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
 pub use names::{
     HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
     tunnel_handle, veth_name,
 };
-pub use node::{InterfaceAddress, Node, NodeName, annotation};
+pub use namespace::Namespace;
+pub use node::{EXCLUDE_FROM_LOAD_BALANCERS, InterfaceAddress, Node, NodeName, annotation};
+pub use node_status::{
+    AgentStatus, BgpStatus, LearnedFrom, NodeStatus, NodeStatusSpec, PeerStatus, RouteStatus, RoutesStatus,
+    SpeakerStatus, StatusClass,
+};
 pub use object::{Invalid, Metadata, Object};
-pub use peer::{Asn, BgpConfigurationSpec, BgpPeerSpec};
+pub use password::{Password, SecretKeyRef};
+pub use pod::{Pod, pod_annotation};
 pub use pool::{
     AllowedUse, AssignmentMode, DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr,
 };
 pub use reservation::{IpReservation, IpReservationSpec};
 pub use selector::{Selector, SelectorError};
+pub use service::{EndpointSlice, Service, ServiceEndpoint};

@@ -1,10 +1,11 @@
 //! Nodes: what a node publishes about itself, as annotations on its Node object.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{Asn, Invalid, Kind, Object};
@@ -17,7 +18,16 @@ pub mod annotation {
     pub const IPV4_IPIP_TUNNEL_ADDR: &str = "projectcalico.org/IPv4IPIPTunnelAddr";
     /// The node's own AS number, where it differs from the cluster's.
     pub const AS_NUMBER: &str = "projectcalico.org/ASNumber";
+    /// The node's IPv6 address with its subnet's length.
+    pub const IPV6_ADDRESS: &str = "projectcalico.org/IPv6Address";
+    /// The cluster id of a node that reflects routes (RFC 4456), in the form of an IPv4 address.
+    pub const ROUTE_REFLECTOR_CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
+    /// Labels that only Calico's clients see, as JSON.
+    pub const LABELS: &str = "projectcalico.org/labels";
 }
+
+/// The label, whatever its value, of a node that is not to attract the traffic of services.
+pub const EXCLUDE_FROM_LOAD_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The name of a node: a Kubernetes name (DNS-1123 subdomain), at most 253 characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,13 +128,35 @@ pub struct Node {
     pub name: NodeName,
     /// Its address and subnet; `None` until it has published one: such a node is neither peered with nor routed to.
     pub address: Option<InterfaceAddress>,
+    /// Its IPv6 address and subnet.
+    pub ipv6_address: Option<Ipv6Net>,
     /// The address of its `tunl0`; a node is sent IP-in-IP (protocol 4) only once it has published one.
     pub tunnel_address: Option<Ipv4Addr>,
     /// Its AS, where it is not the cluster's.
     pub asn: Option<Asn>,
+    /// Its cluster id, if it reflects routes.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Its labels, with those that only Calico's clients see.
+    pub labels: BTreeMap<String, String>,
+    /// What Kubernetes has set aside for its pods, of each family at most one (`spec.podCIDRs`).
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 impl Node {
+    /// A node of which nothing is known but the name.
+    pub fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            address: None,
+            ipv6_address: None,
+            tunnel_address: None,
+            asn: None,
+            cluster_id: None,
+            labels: BTreeMap::new(),
+            pod_cidrs: Vec::new(),
+        }
+    }
+
     /// Reads a Node object. Like Calico, an annotation that cannot be read counts as absent; unlike Calico, every
     /// such annotation is handed back, so that it can be shown to the operator.
     ///
@@ -134,11 +166,71 @@ impl Node {
         debug_assert_eq!(object.kind, Kind::Node);
         let name = object.name().parse().map_err(|reason: String| object.invalid("metadata.name", reason))?;
         let mut refused = Vec::new();
-        let address = annotated(object, annotation::IPV4_ADDRESS, &mut refused);
-        let tunnel_address = annotated(object, annotation::IPV4_IPIP_TUNNEL_ADDR, &mut refused);
-        let asn = annotated(object, annotation::AS_NUMBER, &mut refused);
-        Ok((Self { name, address, tunnel_address, asn }, refused))
+        let node = Self {
+            name,
+            address: annotated(object, annotation::IPV4_ADDRESS, &mut refused),
+            ipv6_address: annotated(object, annotation::IPV6_ADDRESS, &mut refused)
+                .map(|HostAddress(address)| address),
+            tunnel_address: annotated(object, annotation::IPV4_IPIP_TUNNEL_ADDR, &mut refused),
+            asn: annotated(object, annotation::AS_NUMBER, &mut refused),
+            cluster_id: annotated(object, annotation::ROUTE_REFLECTOR_CLUSTER_ID, &mut refused),
+            labels: labels(object, &mut refused),
+            pod_cidrs: pod_cidrs(object, &mut refused),
+        };
+        Ok((node, refused))
     }
+
+    /// Whether it is not to attract the traffic of services.
+    pub fn is_excluded_from_load_balancers(&self) -> bool {
+        self.labels.contains_key(EXCLUDE_FROM_LOAD_BALANCERS)
+    }
+}
+
+/// An IPv6 address with or without a prefix length.
+struct HostAddress(Ipv6Net);
+
+impl FromStr for HostAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let net = match text.contains('/') {
+            true => text.parse::<Ipv6Net>().ok(),
+            false => text.parse::<Ipv6Addr>().ok().map(Ipv6Net::from),
+        };
+        net.map(Self).ok_or_else(|| "is no IPv6 address with a prefix length, as fd00::5/64".to_owned())
+    }
+}
+
+/// Kubernetes' labels, and over them those of Calico's clients.
+fn labels(object: &Object, refused: &mut Vec<Invalid>) -> BTreeMap<String, String> {
+    let mut labels = object.metadata.labels.clone();
+    labels
+        .extend(annotated(object, annotation::LABELS, refused).map(|Labels(more)| more).unwrap_or_default());
+    labels
+}
+
+struct Labels(BTreeMap<String, String>);
+
+impl FromStr for Labels {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text).map(Self)
+    }
+}
+
+fn pod_cidrs(object: &Object, refused: &mut Vec<Invalid>) -> Vec<IpNet> {
+    let several = object.spec["podCIDRs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let one = [object.spec["podCIDR"].clone()];
+    let (field, values) = if several.is_empty() { ("podCIDR", &one[..]) } else { ("podCIDRs", several) };
+    let mut cidrs = Vec::new();
+    for value in values.iter().filter(|value| !value.is_null()) {
+        match value.as_str().and_then(|text| text.parse::<IpNet>().ok()) {
+            Some(cidr) => cidrs.push(cidr.trunc()),
+            None => refused.push(object.invalid(format!("spec.{field}"), format!("{value} is no CIDR"))),
+        }
+    }
+    cidrs
 }
 
 fn annotated<T: FromStr<Err: fmt::Display>>(
@@ -160,10 +252,10 @@ fn annotated<T: FromStr<Err: fmt::Display>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::json;
 
     fn node_with(key: &str, value: &str) -> Object {
-        let mut object = Object::new(Kind::Node, "n1", &Value::Null);
+        let mut object = Object::new(Kind::Node, "n1", &serde_json::Value::Null);
         object.metadata.annotations.insert(key.into(), value.into());
         object
     }
@@ -183,5 +275,45 @@ mod tests {
         let (node, refused) = Node::from_object(&node_with(annotation::AS_NUMBER, "sixty")).unwrap();
         assert_eq!(node.asn, None);
         assert!(refused[0].to_string().contains("projectcalico.org/ASNumber"), "{}", refused[0]);
+    }
+
+    #[test]
+    fn a_reflector_a_v6_address_labels_and_pod_cidrs_are_read() {
+        let mut object = Object::new(Kind::Node, "n1", &json!({"podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]}));
+        object.metadata.labels = [("a".to_owned(), "1".to_owned()), ("b".into(), "1".into())].into();
+        object.metadata.annotations = [
+            (annotation::IPV6_ADDRESS.to_owned(), "fd00::5/64".to_owned()),
+            (annotation::ROUTE_REFLECTOR_CLUSTER_ID.into(), "244.0.0.1".into()),
+            (annotation::LABELS.into(), r#"{"b": "2", "c": "3"}"#.into()),
+        ]
+        .into();
+        let (node, refused) = Node::from_object(&object).unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(node.ipv6_address.unwrap().to_string(), "fd00::5/64");
+        assert_eq!(node.cluster_id, Some(Ipv4Addr::new(244, 0, 0, 1)));
+        let labels: Vec<_> = node.labels.values().map(String::as_str).collect();
+        assert_eq!(labels, ["1", "2", "3"]);
+        assert_eq!(node.pod_cidrs.len(), 2);
+        assert!(!node.is_excluded_from_load_balancers());
+        object.metadata.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), String::new());
+        assert!(Node::from_object(&object).unwrap().0.is_excluded_from_load_balancers());
+    }
+
+    #[test]
+    fn each_annotation_that_cannot_be_read_is_named_and_the_others_count() {
+        let mut object = Object::new(Kind::Node, "n1", &json!({"podCIDR": "ten"}));
+        object.metadata.labels = [("a".to_owned(), "1".to_owned())].into();
+        for (key, value) in [
+            (annotation::IPV4_ADDRESS, "10.0.0.5/24"),
+            (annotation::IPV6_ADDRESS, "10.0.0.5/24"),
+            (annotation::IPV4_IPIP_TUNNEL_ADDR, "fd00::1"),
+            (annotation::ROUTE_REFLECTOR_CLUSTER_ID, "7"),
+            (annotation::LABELS, "{"),
+        ] {
+            object.metadata.annotations.insert(key.into(), value.into());
+        }
+        let (node, refused) = Node::from_object(&object).unwrap();
+        assert_eq!(refused.len(), 5, "{refused:?}");
+        assert!(node.address.is_some() && node.labels.len() == 1 && node.pod_cidrs.is_empty());
     }
 }

@@ -13,13 +13,14 @@ use tokio::task::JoinSet;
 
 use super::bring_up::{BringUp, Found};
 use super::opening::Opening;
-use super::{Doors, Feeds};
+use super::{Doors, Feeds, duties};
 use crate::addresses::{Addresses, Owner};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
-use crate::config::{Backend, Config, DatastoreChoice};
+use crate::config::{Backend, Config};
 use crate::endpoints;
 use crate::node_loop::NodeLoop;
+use crate::pod_objects::{PodObjects, keep_annotated};
 use crate::pods::Pods;
 use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
@@ -41,6 +42,8 @@ pub(super) async fn run(
 ) {
     let BringUp { config, doors, feeds, pods: open, not_ready } = start;
     let cluster = feeds.cluster.subscribe();
+    let mut tasks = tasks;
+    duties::spawn(&config, &doors, &feeds, &mut tasks);
     let mut parts = Assembly { config, doors, feeds, cluster, address, tasks };
     let stale = parts.adopt_pods(&found);
     let addresses = parts.spawn_addresses(found.allocator);
@@ -48,8 +51,14 @@ pub(super) async fn run(
     let publication = parts.spawn_publisher();
     let paths = Paths::default();
     let pod_mtu = parts.spawn_node_loop(&found.kernel, tunnel, publication, paths.clone());
-    let opening =
-        Opening { pods: parts.pods(addresses, pod_mtu), stale, spool: parts.config.spool(), open, not_ready };
+    let objects = parts.spawn_pod_objects();
+    let opening = Opening {
+        pods: parts.pods(objects, addresses, pod_mtu),
+        stale,
+        spool: parts.config.spool(),
+        open,
+        not_ready,
+    };
     parts.spawn_opening(opening);
     parts.spawn_speaker(&found.kernel, paths, stopped);
     parts.join().await;
@@ -106,9 +115,9 @@ impl Assembly {
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);
         let (cluster, problems) = (self.cluster.clone(), self.feeds.problems.clone());
-        let maker = match self.config.datastore {
-            DatastoreChoice::Kubernetes { .. } => NodeMaker::Kubelet,
-            DatastoreChoice::Memory | DatastoreChoice::File(_) => NodeMaker::Agent,
+        let maker = match self.config.datastore.is_kubernetes() {
+            true => NodeMaker::Kubelet,
+            false => NodeMaker::Agent,
         };
         self.tasks.spawn(keep_published(store, node, maker, wanted, cluster, problems));
         sender
@@ -145,7 +154,23 @@ impl Assembly {
         known
     }
 
-    fn pods(&self, addresses: Addresses, mtu: watch::Receiver<Result<u32, String>>) -> Arc<Pods> {
+    fn spawn_pod_objects(&mut self) -> PodObjects {
+        let objects = PodObjects {
+            store: Arc::clone(&self.doors.store),
+            cluster: self.cluster.clone(),
+            required: self.config.datastore.is_kubernetes(),
+        };
+        let (endpoints, problems) = (self.feeds.endpoints.clone(), self.feeds.problems.clone());
+        self.tasks.spawn(keep_annotated(objects.clone(), endpoints, problems));
+        objects
+    }
+
+    fn pods(
+        &self,
+        objects: PodObjects,
+        addresses: Addresses,
+        mtu: watch::Receiver<Result<u32, String>>,
+    ) -> Arc<Pods> {
         Arc::new(Pods {
             node: self.config.node.clone(),
             interface_prefix: self.config.felix.interface_prefix.clone(),
@@ -154,6 +179,7 @@ impl Assembly {
             endpoints: self.feeds.endpoints.clone(),
             kernel: Arc::clone(&self.doors.kernel),
             problems: self.feeds.problems.clone(),
+            objects,
             wall_clock: self.doors.wall_clock,
         })
     }

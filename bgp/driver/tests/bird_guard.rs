@@ -170,7 +170,8 @@ async fn ttl_security_lets_in_who_is_near_and_nobody_else() {
         if fits {
             node.until("routes both ways", |node| node.has(ROUTE) && bird.has(OURS)).await;
         } else {
-            never(&mut node, &options, 4, |node| node.established(&bird)).await;
+            // Who does not check believes to be heard, until its hold timer says otherwise.
+            never(&mut node, &options, 4, |node| node.established(&bird) && bird.established(0)).await;
             node.configure(|config| {
                 config.peers.get_mut(&at.ip()).unwrap().guard.ttl =
                     if bird_ttl.is_empty() { Ttl::Any } else { security };

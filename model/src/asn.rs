@@ -1,10 +1,10 @@
-//! BGP as the cluster's objects configure it: AS numbers, BGPConfiguration, BGPPeer.
+//! AS numbers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// An autonomous system number, four octets (RFC 6793). 0 is reserved (RFC 7607) and cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,42 +70,6 @@ impl fmt::Display for Asn {
     }
 }
 
-/// `spec` of BGPConfiguration `default`: what is acted on today. The rest is kept, and reported as not supported yet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BgpConfigurationSpec {
-    /// The cluster's AS; 64512 when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub as_number: Option<Asn>,
-    /// Whether all nodes peer with each other; true when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_to_node_mesh_enabled: Option<bool>,
-    /// The TCP port on which every node listens; 179 when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen_port: Option<u16>,
-    /// Fields that are not acted on yet.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
-}
-
-/// `spec` of a BGPPeer: what is acted on today. The rest is kept, and reported as not supported yet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BgpPeerSpec {
-    /// The one node that peers; absent or empty: every node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The peer's address, `ip` or `ip:port`.
-    #[serde(rename = "peerIP", skip_serializing_if = "Option::is_none")]
-    pub peer_ip: Option<String>,
-    /// The peer's AS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub as_number: Option<Asn>,
-    /// Fields that are not acted on yet.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,8 +85,8 @@ mod tests {
 
     #[test]
     fn an_as_number_may_be_written_as_text_or_number() {
-        let read = |text: &str| serde_json::from_str::<BgpPeerSpec>(text).unwrap().as_number.unwrap().get();
-        assert_eq!(read(r#"{"asNumber": 65000}"#), 65000);
-        assert_eq!(read(r#"{"asNumber": "1.10"}"#), 65546);
+        let read = |text: &str| serde_json::from_str::<Asn>(text).unwrap().get();
+        assert_eq!(read("65000"), 65000);
+        assert_eq!(read("\"1.10\""), 65546);
     }
 }

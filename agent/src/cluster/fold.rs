@@ -1,0 +1,384 @@
+//! Events in, [`Cluster`] out: pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use manx_datastore::{Event, Only};
+use manx_ipam::check_overlaps;
+use manx_model::{
+    BgpConfigurationSpec, BgpFilter, BgpPeer, ClusterInformationSpec, Complaint, EndpointSlice,
+    FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Kind, Namespace, Node, NodeName,
+    NodeStatusSpec, Object, Pod, Service,
+};
+
+use super::Cluster;
+use super::table::{Read, Table};
+use crate::unsupported;
+
+/// The kinds that every agent watches. Blocks and handles are not among them: an agent knows its own.
+const ALWAYS: [Kind; 12] = [
+    Kind::Node,
+    Kind::IPPool,
+    Kind::IPReservation,
+    Kind::IPAMConfig,
+    Kind::BGPConfiguration,
+    Kind::BGPPeer,
+    Kind::FelixConfiguration,
+    Kind::ClusterInformation,
+    Kind::CalicoNodeStatus,
+    Kind::BlockAffinity,
+    Kind::Pod,
+    Kind::Namespace,
+];
+
+/// The kinds that are watched while addresses of services are announced.
+const OF_SERVICES: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+
+/// The name of the objects of which there is one for the cluster.
+const DEFAULT: &str = "default";
+
+/// Folds watch events into a [`Cluster`].
+#[derive(Debug)]
+pub struct Fold {
+    node: NodeName,
+    nodes: Table<Node>,
+    own_node: Table<Object>,
+    pools: Table<UsablePool>,
+    reservations: Table<IpReservation>,
+    ipam: Table<IpamConfigSpec>,
+    bgp: Table<BgpConfigurationSpec>,
+    peers: Table<BgpPeer>,
+    filters: Table<BgpFilter>,
+    services: Table<Service>,
+    endpoint_slices: Table<EndpointSlice>,
+    felix: Table<FelixConfigurationSpec>,
+    information: Table<ClusterInformationSpec>,
+    node_statuses: Table<NodeStatusSpec>,
+    affinities: Table<Object>,
+    pods: Table<Pod>,
+    namespaces: Table<Namespace>,
+    /// What follows from tables that seldom change, so that it is computed when they do.
+    derived: Derived,
+}
+
+#[derive(Debug)]
+struct UsablePool {
+    object: Object,
+    pool: IpPool,
+}
+
+#[derive(Debug, Default)]
+struct Derived {
+    pools: Arc<Vec<IpPool>>,
+    pool_objects: Arc<BTreeMap<String, Object>>,
+    overlapping: Vec<Invalid>,
+    nodes: Arc<BTreeMap<NodeName, Node>>,
+}
+
+impl Fold {
+    /// Nothing is known yet to this node.
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            nodes: Table::default(),
+            own_node: Table::default(),
+            pools: Table::default(),
+            reservations: Table::default(),
+            ipam: Table::default(),
+            bgp: Table::default(),
+            peers: Table::default(),
+            filters: Table::default(),
+            services: Table::default(),
+            endpoint_slices: Table::default(),
+            felix: Table::default(),
+            information: Table::default(),
+            node_statuses: Table::default(),
+            affinities: Table::default(),
+            pods: Table::default(),
+            namespaces: Table::default(),
+            derived: Derived::default(),
+        }
+    }
+
+    /// What is to be watched, as far as is known now.
+    pub fn wanted(&self) -> Vec<(Kind, Only)> {
+        self.needed().map(|kind| (kind, self.only(kind))).collect()
+    }
+
+    fn needed(&self) -> impl Iterator<Item = Kind> {
+        let filters = self.peers.values().values().any(|peer| !peer.filters.is_empty());
+        let services = self.bgp.get(DEFAULT).is_some_and(|bgp| bgp.announces_services());
+        let sometimes = [(Kind::BGPFilter, filters), (OF_SERVICES[0], services), (OF_SERVICES[1], services)];
+        let now = sometimes.into_iter().filter(|(_, needed)| *needed).map(|(kind, _)| kind);
+        ALWAYS.into_iter().chain(now)
+    }
+
+    /// Which objects of a kind this node needs.
+    fn only(&self, kind: Kind) -> Only {
+        match kind {
+            Kind::BlockAffinity | Kind::Pod | Kind::CalicoNodeStatus => Only::Node(self.node.clone()),
+            _ => Only::All,
+        }
+    }
+
+    /// Takes one event of the watch of `kind`.
+    pub fn take(&mut self, kind: Kind, event: Event) {
+        match kind {
+            Kind::Node => self.take_node(event),
+            Kind::IPPool => self.take_pool(event),
+            Kind::IPReservation => {
+                self.reservations.take(event, |object| usable(IpReservation::from_object(&object)));
+            }
+            Kind::IPAMConfig => self.ipam.take(event, |object| usable(IpamConfigSpec::from_object(&object))),
+            Kind::BGPConfiguration => {
+                self.bgp.take(event, |object| usable(BgpConfigurationSpec::from_object(&object)));
+            }
+            Kind::BGPPeer => self.peers.take(event, |object| strict(BgpPeer::from_object(&object))),
+            Kind::BGPFilter => self.filters.take(event, |object| strict(BgpFilter::from_object(&object))),
+            Kind::Service => self.services.take(event, |object| strict(Service::from_object(&object))),
+            Kind::EndpointSlice => self.endpoint_slices.take(event, |object| slice(&object)),
+            Kind::FelixConfiguration => {
+                self.felix.take(event, |object| usable(FelixConfigurationSpec::from_object(&object)));
+            }
+            Kind::ClusterInformation => {
+                self.information.take(event, |object| usable(ClusterInformationSpec::from_object(&object)));
+            }
+            Kind::CalicoNodeStatus => {
+                self.node_statuses.take(event, |object| strict(NodeStatusSpec::from_object(&object)));
+            }
+            Kind::BlockAffinity => self.affinities.take(event, whole),
+            Kind::Pod => self.pods.take(event, |object| (Some(Pod::from_object(&object)), Vec::new())),
+            Kind::Namespace => {
+                self.namespaces.take(event, |object| (Some(Namespace::from_object(&object)), Vec::new()));
+            }
+            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => {}
+        }
+    }
+
+    fn take_node(&mut self, event: Event) {
+        let concerns_own = match &event {
+            Event::Object(object) => object.name() == self.node.as_str(),
+            Event::Deleted(name) => name == self.node.as_str(),
+            _ => true,
+        };
+        if concerns_own {
+            self.own_node.take(event.clone(), whole);
+        }
+        self.nodes.take(event, |object| match Node::from_object(&object) {
+            Ok((node, refused)) => (Some(node), refused),
+            Err(invalid) => (None, vec![invalid]),
+        });
+        let nodes = self.nodes.values();
+        self.derived.nodes =
+            Arc::new(nodes.values().map(|node| (node.name.clone(), Node::clone(node))).collect());
+    }
+
+    fn take_pool(&mut self, event: Event) {
+        self.pools.take(event, |object| match IpPool::from_object(&object) {
+            Ok(pool) => (Some(UsablePool { object, pool }), Vec::new()),
+            Err(invalid) => (None, vec![invalid]),
+        });
+        let known = self.pools.values();
+        let (usable, overlapping) = check_overlaps(known.values().map(|pool| pool.pool.clone()).collect());
+        self.derived.pools = Arc::new(usable);
+        self.derived.overlapping = overlapping;
+        let objects = known.iter().map(|(name, pool)| (name.clone(), pool.object.clone()));
+        self.derived.pool_objects = Arc::new(objects.collect());
+    }
+
+    /// The cluster as it is known now.
+    pub fn cluster(&self) -> Cluster {
+        let of_node = format!("node.{}", self.node);
+        Cluster {
+            pools: Arc::clone(&self.derived.pools),
+            pool_objects: Arc::clone(&self.derived.pool_objects),
+            reservations: self.reservations.values(),
+            nodes: Arc::clone(&self.derived.nodes),
+            own_node: self.own_node.get(self.node.as_str()),
+            bgp: self.bgp.get(DEFAULT).unwrap_or_default(),
+            bgp_of_node: self.bgp.get(&of_node),
+            peers: self.peers.values(),
+            filters: self.filters.values(),
+            services: self.services.values(),
+            endpoint_slices: self.endpoint_slices.values(),
+            felix: self.felix.get(DEFAULT).unwrap_or_default(),
+            felix_of_node: self.felix.get(&of_node),
+            information: self.information.get(DEFAULT),
+            node_statuses: self.node_statuses.values(),
+            ipam: self.ipam.get(DEFAULT).unwrap_or_default(),
+            pods: self.pods.values(),
+            namespaces: self.namespaces.values(),
+            affinities: self.affinities.values(),
+            invalid: self.invalid(),
+            without_effect: self.without_effect(),
+            in_sync: self.needed().all(|kind| self.state(kind).in_sync),
+            lost: self.needed().find_map(|kind| self.state(kind).lost.cloned()),
+        }
+    }
+
+    fn invalid(&self) -> Vec<Invalid> {
+        let of_tables = self.needed().flat_map(|kind| self.state(kind).invalid);
+        of_tables.chain(&self.derived.overlapping).cloned().collect()
+    }
+
+    /// What the objects ask for in vain.
+    fn without_effect(&self) -> Vec<Complaint> {
+        let pools = self.pools.values();
+        let of_pools = pools.values().flat_map(|pool| unsupported::of_pool(&pool.object, &pool.pool));
+        let felix = self.felix.values();
+        let of_felix = felix.iter().flat_map(|(name, spec)| unsupported::of_felix(name, spec));
+        of_pools.chain(of_felix).collect()
+    }
+
+    fn state(&self, kind: Kind) -> State<'_> {
+        match kind {
+            Kind::Node => State::of(&self.nodes),
+            Kind::IPPool => State::of(&self.pools),
+            Kind::IPReservation => State::of(&self.reservations),
+            Kind::IPAMConfig => State::of(&self.ipam),
+            Kind::BGPConfiguration => State::of(&self.bgp),
+            Kind::BGPPeer => State::of(&self.peers),
+            Kind::BGPFilter => State::of(&self.filters),
+            Kind::Service => State::of(&self.services),
+            Kind::EndpointSlice => State::of(&self.endpoint_slices),
+            Kind::FelixConfiguration => State::of(&self.felix),
+            Kind::ClusterInformation => State::of(&self.information),
+            Kind::CalicoNodeStatus => State::of(&self.node_statuses),
+            Kind::BlockAffinity => State::of(&self.affinities),
+            Kind::Pod => State::of(&self.pods),
+            Kind::Namespace => State::of(&self.namespaces),
+            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => State::not_watched(),
+        }
+    }
+}
+
+/// What all tables have in common, whatever they hold.
+struct State<'a> {
+    in_sync: bool,
+    lost: Option<&'a String>,
+    invalid: Box<dyn Iterator<Item = &'a Invalid> + 'a>,
+}
+
+impl<'a> State<'a> {
+    fn not_watched() -> Self {
+        Self { in_sync: true, lost: None, invalid: Box::new(std::iter::empty()) }
+    }
+
+    fn of<T>(table: &'a Table<T>) -> Self {
+        Self { in_sync: table.in_sync(), lost: table.lost(), invalid: Box::new(table.invalid()) }
+    }
+}
+
+fn usable<T>((value, refused): (T, Vec<Invalid>)) -> Read<T> {
+    (Some(value), refused)
+}
+
+fn strict<T>(read: Result<T, Invalid>) -> Read<T> {
+    match read {
+        Ok(value) => (Some(value), Vec::new()),
+        Err(invalid) => (None, vec![invalid]),
+    }
+}
+
+/// One that belongs to no service is nobody's.
+fn slice(object: &Object) -> Read<EndpointSlice> {
+    match EndpointSlice::from_object(object) {
+        Ok(slice) => (slice, Vec::new()),
+        Err(invalid) => (None, vec![invalid]),
+    }
+}
+
+fn whole(object: Object) -> Read<Object> {
+    (Some(object), Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manx_model::annotation;
+    use serde_json::json;
+
+    fn pool(name: &str, cidr: &str) -> Object {
+        Object::new(Kind::IPPool, name, &json!({"cidr": cidr}))
+    }
+
+    fn in_sync(events: impl IntoIterator<Item = (Kind, Event)>) -> Fold {
+        let mut fold = Fold::new("n1".parse().unwrap());
+        for (kind, _) in fold.wanted() {
+            fold.take(kind, Event::Init);
+            fold.take(kind, Event::InSync);
+        }
+        for (kind, event) in events {
+            fold.take(kind, event);
+        }
+        fold
+    }
+
+    #[test]
+    fn a_cluster_is_in_sync_once_every_kind_has_been_listed() {
+        let mut fold = Fold::new("n1".parse().unwrap());
+        for (kind, _) in fold.wanted() {
+            assert!(!fold.cluster().in_sync, "{kind}");
+            fold.take(kind, Event::Init);
+            fold.take(kind, Event::InSync);
+        }
+        assert!(fold.cluster().in_sync);
+    }
+
+    #[test]
+    fn of_two_pools_that_overlap_one_is_refused_by_name_and_the_rest_goes_on() {
+        let fold = in_sync([
+            (Kind::IPPool, Event::Object(pool("a", "10.0.0.0/16"))),
+            (Kind::IPPool, Event::Object(pool("b", "10.0.128.0/17"))),
+            (Kind::IPPool, Event::Object(pool("c", "10.1.0.0/16"))),
+        ]);
+        let cluster = fold.cluster();
+        assert_eq!(cluster.pools.len(), 2);
+        let [refused] = &cluster.invalid[..] else { panic!("{:?}", cluster.invalid) };
+        assert!(refused.name == "b" && refused.reason.contains('a'), "{refused}");
+    }
+
+    #[test]
+    fn a_nodes_wrong_annotation_is_reported_and_the_node_stays() {
+        let mut node = Object::new(Kind::Node, "n1", &serde_json::Value::Null);
+        node.metadata.annotations.insert(annotation::IPV4_ADDRESS.into(), "nowhere".into());
+        let cluster = in_sync([(Kind::Node, Event::Object(node.clone()))]).cluster();
+        assert_eq!((cluster.nodes.len(), cluster.invalid.len()), (1, 1));
+        assert_eq!(cluster.own_node.as_deref(), Some(&node));
+    }
+
+    #[test]
+    fn a_node_watches_a_dozen_kinds_at_most_and_of_pods_and_affinities_its_own_only() {
+        let wanted = in_sync([]).wanted();
+        assert!(wanted.len() <= 12, "{wanted:?}");
+        for kind in [Kind::Pod, Kind::BlockAffinity] {
+            assert!(wanted.contains(&(kind, Only::Node("n1".parse().unwrap()))));
+        }
+    }
+
+    #[test]
+    fn services_and_filters_are_watched_only_while_the_objects_ask_for_them() {
+        let has = |fold: &Fold, kind| fold.wanted().iter().any(|(wanted, _)| *wanted == kind);
+        let mut fold = in_sync([]);
+        assert!(![Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().any(|kind| has(&fold, *kind)));
+        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+        fold.take(
+            Kind::BGPConfiguration,
+            Event::Object(Object::new(Kind::BGPConfiguration, "default", &ranges)),
+        );
+        let filtered = json!({"peerIP": "10.0.0.1", "asNumber": 65000, "filters": ["f"]});
+        fold.take(Kind::BGPPeer, Event::Object(Object::new(Kind::BGPPeer, "tor", &filtered)));
+        assert!([Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().all(|kind| has(&fold, *kind)));
+        assert!(!fold.cluster().in_sync, "the new kinds have not been listed");
+    }
+
+    #[test]
+    fn what_did_not_change_is_shared_and_not_copied() {
+        let mut fold = in_sync([(Kind::IPPool, Event::Object(pool("a", "10.0.0.0/16")))]);
+        let before = fold.cluster();
+        fold.take(Kind::Pod, Event::Object(Object::new_in(Kind::Pod, "default", "p", &json!({}))));
+        let after = fold.cluster();
+        assert!(Arc::ptr_eq(&before.pools, &after.pools) && Arc::ptr_eq(&before.nodes, &after.nodes));
+        assert_eq!((before.pods.len(), after.pods.len()), (0, 1));
+    }
+}
