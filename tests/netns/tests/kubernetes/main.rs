@@ -5,6 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod basics;
 mod calico;
+mod mixed;
+mod outage;
+mod races;
 mod rights;
+mod stored;
 mod support;
