@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use manx::cli::{agent, status};
+use manx::cli::{agent, crds, status};
 
 /// A pure-L3 network for Kubernetes: every node is a router, every pod a host route.
 #[derive(Parser)]
@@ -17,11 +17,13 @@ struct Cli {
 enum Command {
     Agent(Box<agent::Args>),
     Status(status::Args),
+    Crds(crds::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Agent(args) => agent::run(*args),
         Command::Status(args) => status::run(args),
+        Command::Crds(args) => crds::run(args),
     }
 }

@@ -11,6 +11,7 @@ mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
 mod block;
+pub mod calico_metadata;
 mod cluster_information;
 mod community;
 mod complaint;

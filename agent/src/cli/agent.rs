@@ -186,7 +186,7 @@ fn open_socket(path: &std::path::Path) -> Result<tokio::net::UnixListener, Strin
 async fn open_doors(config: &Config) -> Result<Doors, String> {
     let kernel = LinuxKernel::open().map_err(|error| error.to_string())?;
     Ok(Doors {
-        store: store::open(&config.datastore).await?,
+        store: store::open_remembering(config).await?,
         kernel: Arc::new(kernel),
         transport: Arc::new(Tcp),
         wall_clock: SystemTime::now,

@@ -1,0 +1,107 @@
+//! The one connection of an agent to the API server, on which all its calls and watches travel side by side (HTTP/2;
+//! over a proxy that has only HTTP/1.1, a few connections that are kept).
+//!
+//! The client is put together here and not by `kube`: its own speaks HTTP/1.1, where each watch is a TLS connection of
+//! its own, logs every refused call as an error, and repeats refused calls for an hour.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use http::header::{HeaderValue, USER_AGENT};
+use http::{Request, Response};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt as _};
+use kube::{Client, Config};
+use manx_datastore::Error;
+use tower::{BoxError, ServiceBuilder};
+
+use crate::traffic::Counters;
+use crate::watch::Pace;
+use crate::{Options, config};
+
+/// How the API server's logs name us.
+const AGENT: &str = concat!("manx/", env!("CARGO_PKG_VERSION"));
+
+/// For how long one address of the API server is tried. (A call has its own, longer time.)
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A connection on which nothing comes is asked whether it lives after this time, and given up after [`PONG`] more:
+/// the other end may be gone without a word.
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(15);
+
+/// What all calls and watches of a store share.
+pub(crate) struct Connection {
+    client: Client,
+    pub(crate) timeout: Duration,
+    pub(crate) reporter: String,
+    pub(crate) pace: Pace,
+    pub(crate) traffic: Counters,
+    /// Whether the API server can send a list as the beginning of a watch; it is asked once.
+    pub(crate) streams_lists: AtomicBool,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection that opens when it is first used.
+    pub(crate) async fn open(options: Options, pace: Pace) -> Result<Self, Error> {
+        let config = config::load(options.kubeconfig.as_deref()).await.map_err(Error::Unavailable)?;
+        // Credentials may be made by a program, which is waited for.
+        let made = tokio::task::spawn_blocking(move || client(config)).await;
+        let client = made
+            .map_err(|error| Error::Unavailable(error.to_string()))?
+            .map_err(|error| Error::Unavailable(config::client_problem(&error)))?;
+        Ok(Self {
+            client,
+            timeout: options.timeout,
+            reporter: options.reporter,
+            pace,
+            traffic: Counters::default(),
+            streams_lists: AtomicBool::new(true),
+        })
+    }
+
+    /// Sends a request; the answer's head, its body still to come.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no answer.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, String> {
+        self.client.send(request).await.map_err(|error| config::client_problem(&error))
+    }
+}
+
+fn client(mut config: Config) -> Result<Client, kube::Error> {
+    config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(PING));
+    let mut https =
+        HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    if let Some(name) = config.tls_server_name.clone() {
+        let name = name.try_into().map_err(kube::client::RustlsTlsError::InvalidServerName);
+        https = https
+            .with_server_name_resolver(FixedServerNameResolver::new(name.map_err(kube::Error::RustlsTls)?));
+    }
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PONG)
+        .build(https.enable_all_versions().wrap_connector(connector));
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
+}
