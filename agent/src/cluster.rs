@@ -38,6 +38,8 @@ pub struct Cluster {
     pub bgp: Arc<BgpConfigurationSpec>,
     /// The BGPConfiguration `node.NAME` of this node.
     pub bgp_of_node: Option<Arc<BgpConfigurationSpec>>,
+    /// All BGPConfigurations by name: a peer's `node.NAME` says where it listens.
+    pub bgp_configurations: Arc<BTreeMap<String, Arc<BgpConfigurationSpec>>>,
     /// BGPPeers by name.
     pub peers: Arc<BTreeMap<String, Arc<BgpPeer>>>,
     /// BGPFilters by name, while a BGPPeer refers to any.

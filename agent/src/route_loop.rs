@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use manx_bgp::policy::ExportPolicy;
-use manx_bgp::speaker::{Change, PeerConfig, PeerStatus, SpeakerConfig};
+use manx_bgp::session::Password;
+use manx_bgp::speaker::{Change, PeerStatus, SpeakerConfig};
 use manx_bgp_driver::{Bgp, ListenerStatus, Shutdown, Transport};
 use manx_model::{Asn, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
-use crate::peering::{Peer, Peering, peering};
+use crate::peering::{Facts, Peer, Peering, peering};
 use crate::problems::Problems;
 use crate::status;
 
@@ -75,6 +75,10 @@ impl RouteLoop {
                     let _ = question.send(describe(&bgp.status()));
                 }
                 Ok(()) = self.cluster.changed() => {
+                    // A kind that is needed since just now is not known yet: what it will say must not count as absent.
+                    if !self.cluster.borrow_and_update().in_sync {
+                        continue;
+                    }
                     let wanted = self.peering(Some(listen.port()));
                     if wanted != current {
                         bgp.configure(self.speaker(&wanted));
@@ -89,25 +93,30 @@ impl RouteLoop {
 
     fn peering(&mut self, listening: Option<u16>) -> Peering {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let peering = peering(&cluster, &self.node, self.address, self.own_asn);
+        let peering = peering(&Facts {
+            node: &self.node,
+            address: self.address,
+            own_asn: self.own_asn,
+            nodes: &cluster.nodes,
+            configurations: &cluster.bgp_configurations,
+            peers: &cluster.peers,
+            filters: &cluster.filters,
+            pools: &cluster.pools,
+        });
         let port = peering.listen_port;
         let late = listening.filter(|listening| *listening != port).map(|listening| {
             format!("BGPConfiguration default: listenPort {port} waits for a restart of this agent, which is on {listening}")
         });
-        self.problems.set("bgp", peering.problems.iter().cloned().chain(late));
+        self.problems.set("bgp", peering.complaints.iter().map(ToString::to_string).chain(late));
         peering
     }
 
     fn speaker(&self, peering: &Peering) -> SpeakerConfig {
-        let local_address = Some(IpAddr::V4(self.address));
         let peer = |(address, peer): (&IpAddr, &Peer)| {
-            let config = PeerConfig {
-                port: peer.address.port(),
-                passive: peer.passive,
-                local_address,
-                export: ExportPolicy::Own,
-                ..PeerConfig::new(&peer.name, peer.asn)
-            };
+            let mut config = peer.config.clone();
+            if let Some(secret) = &peer.password {
+                config.guard.password = Password::Missing(format!("Secret {} is not read yet", secret.name));
+            }
             (*address, config)
         };
         SpeakerConfig {
@@ -115,6 +124,8 @@ impl RouteLoop {
             restart_time: RESTART_TIME,
             peers: peering.peers.iter().map(peer).collect(),
             forwarding_preserved: self.forwarding_preserved,
+            cluster_id: peering.cluster_id,
+            export: peering.export.clone(),
             ..SpeakerConfig::new(peering.asn, self.address)
         }
     }

@@ -197,6 +197,7 @@ impl Fold {
             own_node: self.own_node.get(self.node.as_str()),
             bgp: self.bgp.get(DEFAULT).unwrap_or_default(),
             bgp_of_node: self.bgp.get(&of_node),
+            bgp_configurations: self.bgp.values(),
             peers: self.peers.values(),
             filters: self.filters.values(),
             services: self.services.values(),
