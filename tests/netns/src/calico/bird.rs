@@ -9,7 +9,7 @@
 //! BGPPeer with `nextHopMode: Keep`) is what keeps the ToR from sending it the packets of other subnets, which it would
 //! send back.
 //!
-//! Of two nodes the one whose address is less, *as text*, dials; the other waits. The tunnel is left out: choosing it
+//! Of two nodes the one whose address is greater, *as text*, dials; the other waits. The tunnel is left out: choosing it
 //! takes Calico's fork of BIRD.
 
 use std::fmt::Write as _;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_two_nodes_the_one_whose_address_is_less_as_text_dials() {
+    fn of_two_nodes_the_one_whose_address_is_greater_as_text_dials() {
         let facts = Facts {
             address: Ipv4Addr::new(172, 171, 5, 10),
             mesh: vec![Ipv4Addr::new(172, 171, 5, 9), Ipv4Addr::new(172, 171, 10, 1)],

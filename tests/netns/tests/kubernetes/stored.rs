@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::{POOL, SOON, bare, object, stored};
 
+/// One that an agent has made with mode Never, and Calico has written since.
 const POOL_OF_CALICO: &str = r#"
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata:
   name: default-ipv4-ippool
   annotations:
+    manx.projectcalico.org/applied-environment: '{"CALICO_IPV4POOL_IPIP":"Never","MANX_CONFIG_REVISION":0}'
     projectcalico.org/metadata: '{"labels":{"team":"cats"},"creationTimestamp":"2024-01-02T03:04:05Z"}'
 spec: {cidr: 192.168.0.0/16, blockSize: 26, ipipMode: Never, natOutgoing: false, fromTheFuture: {kept: true}}
 "#;
@@ -21,7 +23,8 @@ spec: {cidr: 192.168.0.0/16, blockSize: 26, ipipMode: Never, natOutgoing: false,
 fn a_pool_that_calico_has_written_keeps_what_we_do_not_know_when_the_environment_changes_its_mode() {
     let mut cluster = bare(Topology::founding().keeping(&["node1"]));
     cluster.control_plane().unwrap().apply(POOL_OF_CALICO).unwrap();
-    cluster.start_agents(&["node1"], &[("CALICO_IPV4POOL_IPIP", "CrossSubnet")]).unwrap();
+    let env = [("CALICO_IPV4POOL_IPIP", "CrossSubnet"), ("MANX_CONFIG_REVISION", "1")];
+    cluster.start_agents(&["node1"], &env).unwrap();
     let path = "/apis/crd.projectcalico.org/v1/ippools/default-ipv4-ippool";
     eventually(SOON, "the mode to be changed", || {
         let pool = object(&cluster, path)?;
