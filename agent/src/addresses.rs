@@ -10,13 +10,12 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
+use manx_ipam::{Allocator, AssignRequest, Assigned, Rules, SweepReport};
 use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
 use crate::latest;
-use crate::pool_choice::choose;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
 const QUEUE: usize = 1024;
@@ -30,28 +29,20 @@ pub struct Addresses {
 /// To whoever asked.
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
-/// A request, and the pools that it names.
-#[derive(Debug)]
-struct Wanted {
-    request: AssignRequest,
-    pools: Vec<String>,
-}
-
 #[derive(Debug)]
 enum Command {
-    Assign(Wanted, Reply<Assigned>),
+    Assign(AssignRequest, Reply<Vec<Assigned>>),
     Release(String, Reply<Vec<IpAddr>>),
     Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
 
 impl Addresses {
-    /// An address for the handle of `request`, from one of `pools` (names or CIDRs; empty: from any); the same one if it
-    /// has one already.
+    /// The addresses that `request` wants; the same ones if its handle has them already.
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest, pools: Vec<String>) -> Result<Assigned, Refused> {
-        self.ask(|reply| Command::Assign(Wanted { request, pools }, reply)).await
+    pub async fn assign(&self, request: AssignRequest) -> Result<Vec<Assigned>, Refused> {
+        self.ask(|reply| Command::Assign(request, reply)).await
     }
 
     /// Gives back what `handle` holds: nothing, if it holds nothing.
@@ -83,9 +74,6 @@ pub enum Refused {
     /// IPAM could not.
     #[error(transparent)]
     Ipam(#[from] manx_ipam::Error),
-    /// The pools that it names cannot be had.
-    #[error("{0}")]
-    Pools(String),
     /// Nobody is there to ask any more.
     #[error("the agent is stopping")]
     Stopping,
@@ -98,7 +86,7 @@ impl Refused {
         match self {
             Self::Stopping | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
-            Self::Ipam(_) | Self::Pools(_) => false,
+            Self::Ipam(_) => false,
         }
     }
 }
@@ -167,40 +155,30 @@ impl Owner {
         }
     }
 
-    /// One batch for all that name the same pools.
-    async fn assign(&mut self, batch: Vec<(Wanted, Reply<Assigned>)>) {
-        let mut by_pools: BTreeMap<Vec<String>, Vec<_>> = BTreeMap::new();
-        for (wanted, reply) in batch {
-            by_pools.entry(wanted.pools).or_default().push((wanted.request, reply));
+    async fn assign(&mut self, batch: Vec<(AssignRequest, Reply<Vec<Assigned>>)>) {
+        if batch.is_empty() {
+            return;
         }
-        for (pools, batch) in by_pools {
-            let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let answers = self.assign_from(&pools, &requests).await;
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                let _ = reply.send(answer);
-            }
-        }
-    }
-
-    async fn assign_from(
-        &mut self,
-        pools: &[String],
-        requests: &[AssignRequest],
-    ) -> Vec<Result<Assigned, Refused>> {
+        let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let pools = match choose(&cluster.pools, pools) {
-            Ok(pools) => pools,
-            Err(reason) => return requests.iter().map(|_| Err(Refused::Pools(reason.clone()))).collect(),
+        let node = cluster.node_objects.get(self.allocator.node().as_str());
+        let no_labels = BTreeMap::new();
+        let rules = Rules {
+            pools: &cluster.pools,
+            reserved: &[],
+            config: &cluster.ipam,
+            node_labels: node.map_or(&no_labels, |node| &node.metadata.labels),
         };
-        let now = (self.wall_clock)();
-        let answers = self.allocator.assign(&*self.store, now, &pools, &cluster.ipam, requests).await;
-        answers.into_iter().map(|answer| answer.map_err(Refused::from)).collect()
+        let answers = self.allocator.assign(&*self.store, (self.wall_clock)(), rules, &requests).await;
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            let _ = reply.send(answer.map_err(Refused::from));
+        }
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
         let config = self.cluster.borrow_and_update().ipam.clone();
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
-        let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
+        let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, stale, keep).await;
         Ok(swept?)
     }
 }

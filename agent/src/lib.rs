@@ -17,7 +17,6 @@ pub mod latest;
 pub mod node_loop;
 pub mod peering;
 pub mod pods;
-pub mod pool_choice;
 pub mod problems;
 pub mod publish;
 pub mod remote;

@@ -67,13 +67,14 @@ impl Pods {
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
         let known = self.endpoints.get(&handle);
-        let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
-        let assigned = self.addresses.assign(assign, conf.ipam.ipv4_pools).await.map_err(no_address)?;
+        let mut assign = AssignRequest::ipv4(handle.clone(), self.attributes(container));
+        assign.ipv4.pools = conf.ipam.ipv4_pools;
+        let assigned = self.addresses.assign(assign).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
             handle: handle.clone(),
-            addresses: vec![assigned.address],
+            addresses: assigned.into_iter().map(|assigned| assigned.address).collect(),
             mtu,
             allow_ip_forwarding: conf.allow_ip_forwarding,
         };
