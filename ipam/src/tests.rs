@@ -16,6 +16,8 @@ mod crashes;
 mod errors;
 mod protocol;
 mod races;
+mod requests;
+mod sharing;
 
 type Store = Faulty<Memory>;
 
