@@ -36,6 +36,8 @@ fn patience(timeout: Duration) -> (Duration, Duration) {
 /// What all calls and watches of a store share.
 pub(crate) struct Connection {
     client: Client,
+    /// Host and port of the API server.
+    server: String,
     pub(crate) timeout: Duration,
     pub(crate) reporter: String,
     pub(crate) pace: Pace,
@@ -54,6 +56,8 @@ impl Connection {
     /// A connection that opens when it is first used.
     pub(crate) async fn open(options: Options, pace: Pace) -> Result<Self, Error> {
         let config = config::load(options.kubeconfig.as_deref()).await.map_err(Error::Unavailable)?;
+        let url = &config.cluster_url;
+        let server = format!("{}:{}", url.host().unwrap_or_default(), url.port_u16().unwrap_or(443));
         // Credentials may be made by a program, which is waited for.
         let made = tokio::task::spawn_blocking(move || client(config, options.timeout)).await;
         let client = made
@@ -61,6 +65,7 @@ impl Connection {
             .map_err(|error| Error::Unavailable(config::client_problem(&error)))?;
         Ok(Self {
             client,
+            server,
             timeout: options.timeout,
             reporter: options.reporter,
             pace,
@@ -74,7 +79,8 @@ impl Connection {
     /// # Errors
     /// A sentence that says why there is no answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, String> {
-        self.client.send(request).await.map_err(|error| config::client_problem(&error))
+        let sent = self.client.send(request).await;
+        sent.map_err(|error| format!("{}: {}", self.server, config::client_problem(&error)))
     }
 }
 
