@@ -109,6 +109,6 @@ impl<'a> View<'a> {
                 "spec.nodeMeshMaxRestartTime: is more than the 4095 s that BGP can say, which is taken";
             Complaint::new(Kind::BGPConfiguration, "default", message)
         });
-        of_default.chain(own).chain(long).collect()
+        of_default.chain(own).chain(long).chain(crate::services::complaints(default)).collect()
     }
 }
