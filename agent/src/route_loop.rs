@@ -58,6 +58,7 @@ pub struct RouteLoop {
 impl RouteLoop {
     /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
     pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
+        let mut seen = Arc::clone(&self.cluster.borrow());
         let mut current = self.peering(None);
         let listen = SocketAddr::new(self.address.into(), current.listen_port);
         let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
@@ -75,10 +76,12 @@ impl RouteLoop {
                     let _ = question.send(describe(&bgp.status()));
                 }
                 Ok(()) = self.cluster.changed() => {
+                    let cluster = Arc::clone(&self.cluster.borrow_and_update());
                     // A kind that is needed since just now is not known yet: what it will say must not count as absent.
-                    if !self.cluster.borrow_and_update().in_sync {
+                    if !cluster.in_sync || same_ground(&seen, &cluster) {
                         continue;
                     }
+                    seen = cluster;
                     let wanted = self.peering(Some(listen.port()));
                     if wanted != current {
                         bgp.configure(self.speaker(&wanted));
@@ -147,6 +150,15 @@ impl RouteLoop {
             self.converged.send_replace(true);
         }
     }
+}
+
+/// Whether two clusters are the same as far as BGP is concerned: a pod that comes is nothing to a thousand peers.
+fn same_ground(before: &Cluster, after: &Cluster) -> bool {
+    Arc::ptr_eq(&before.nodes, &after.nodes)
+        && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
+        && Arc::ptr_eq(&before.peers, &after.peers)
+        && Arc::ptr_eq(&before.filters, &after.filters)
+        && Arc::ptr_eq(&before.pools, &after.pools)
 }
 
 fn describe(status: &manx_bgp_driver::Status) -> status::Bgp {
