@@ -36,6 +36,7 @@ use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::node_loop::NodeReport;
+use crate::node_status::Answerer;
 use crate::pods::Pods;
 use crate::problems::Problems;
 use crate::route_loop::{Question, Stop};
@@ -79,6 +80,13 @@ impl Agent {
         let (view, feeds) = View::new(Arc::clone(&config), not_ready_receiver.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(cluster::watch(Arc::clone(&doors.store), config.node.clone(), feeds.cluster.clone()));
+        let answerer = Answerer {
+            store: Arc::clone(&doors.store),
+            cluster: feeds.cluster.subscribe(),
+            view: view.clone(),
+            wall_clock: doors.wall_clock,
+        };
+        tasks.spawn(answerer.run());
         tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }

@@ -6,18 +6,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use manx_cni::protocol::{Command, ProtocolError};
 use manx_cni::{CniError, Code, Reply, Request, spool, wire};
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::pods::Pods;
 
 /// A plugin sends its request at once, or it is no plugin of ours.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// Connections served at a time; more wait to be accepted. A pod's request holds a thread only while it is read.
+/// Connections served at a time; more wait to be accepted.
 const CONNECTIONS: usize = 256;
 /// How often requests that a plugin left in the spool while we lived are looked for.
 const SPOOL_INTERVAL: Duration = Duration::from_secs(10);
@@ -77,14 +79,9 @@ impl CniServer {
         }
     }
 
-    async fn serve(&self, stream: UnixStream) {
-        let Ok(stream) = blocking(stream) else { return };
-        let read = tokio::task::spawn_blocking(move || {
-            let request = wire::read_request(&stream, Instant::now() + REQUEST_LIMIT);
-            (request, stream)
-        });
-        let Ok((request, stream)) = read.await else { return };
-        let reply = match request {
+    async fn serve(&self, mut stream: UnixStream) {
+        let request = timeout(REQUEST_LIMIT, read_request(&stream)).await;
+        let reply = match request.unwrap_or(Err(ProtocolError::TimedOut)) {
             Ok((request, netns)) => self.answer(request, netns).await,
             // Somebody looked whether the socket is there.
             Err(ProtocolError::Closed) => return,
@@ -93,10 +90,8 @@ impl CniServer {
                 Reply::Error((&error).into())
             }
         };
-        let sent = tokio::task::spawn_blocking(move || {
-            wire::send_reply(&stream, &reply, Instant::now() + REQUEST_LIMIT)
-        });
-        if let Ok(Err(error)) = sent.await {
+        let sent = timeout(REQUEST_LIMIT, send_reply(&mut stream, &reply)).await;
+        if let Err(error) = sent.unwrap_or(Err(ProtocolError::TimedOut)) {
             tracing::warn!("the CNI plugin did not take its answer: {error}");
         }
     }
@@ -169,10 +164,18 @@ fn not_ready(command: &Command, reason: &str) -> CniError {
     CniError::new(code, "the manx agent is not ready", format!("{reason}; see `manx status` on this node"))
 }
 
-fn blocking(stream: UnixStream) -> io::Result<StdStream> {
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    Ok(stream)
+async fn read_request(stream: &UnixStream) -> Result<(Request, Option<OwnedFd>), ProtocolError> {
+    let mut incoming = wire::Incoming::default();
+    loop {
+        let read = stream.async_io(Interest::READABLE, || incoming.read(stream)).await;
+        if read.map_err(ProtocolError::Io)?? {
+            return incoming.request();
+        }
+    }
+}
+
+async fn send_reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), ProtocolError> {
+    stream.write_all(&wire::frame(reply)?).await.map_err(ProtocolError::Io)
 }
 
 #[cfg(test)]

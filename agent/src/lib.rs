@@ -19,6 +19,7 @@ pub mod latest;
 pub mod leader;
 pub mod network;
 pub mod node_loop;
+pub mod node_status;
 pub mod passwords;
 pub mod peering;
 pub mod pod_objects;

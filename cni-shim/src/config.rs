@@ -60,7 +60,7 @@ pub const MAX_NAME: usize = 96;
 /// What a path of a unix socket may be long: `sun_path` (unix(7)) less its closing zero.
 const MAX_SOCKET: usize = 107;
 
-/// What every verb needs of a network configuration; [`settings`] and [`wishes`] read the rest.
+/// What every verb needs of a network configuration; [`settings()`] and [`wishes()`] read the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conf {
     /// `cniVersion`.

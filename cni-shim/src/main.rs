@@ -27,10 +27,10 @@ fn stdin() -> Box<dyn Read> {
     if io::stdin().is_terminal() { Box::new(io::empty()) } else { Box::new(io::stdin()) }
 }
 
-/// Prints the one JSON text that the specification allows on stdout. If it cannot be printed the call has failed,
+/// Prints the one JSON text that the specification allows on stdout, in one write: the runtime is woken by each. If it cannot be printed the call has failed,
 /// whatever was done: the runtime did not hear of it.
 fn print(answer: &Value, code: ExitCode) -> ExitCode {
-    match writeln!(io::stdout(), "{answer:#}") {
+    match io::stdout().write_all(format!("{answer:#}\n").as_bytes()) {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }

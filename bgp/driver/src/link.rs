@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use manx_bgp::session::ConnectionId;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
@@ -22,6 +24,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) struct Link {
     pub(crate) id: ConnectionId,
     stream: Box<dyn Stream>,
+    /// The kernel's socket under it, if there is one.
+    socket: Option<OwnedFd>,
     out: VecDeque<Bytes>,
     queued: usize,
 }
@@ -36,8 +40,8 @@ pub(crate) struct Progress {
 }
 
 impl Link {
-    pub(crate) fn new(id: ConnectionId, stream: Box<dyn Stream>) -> Self {
-        Self { id, stream, out: VecDeque::new(), queued: 0 }
+    pub(crate) fn new(id: ConnectionId, stream: Box<dyn Stream>, socket: Option<OwnedFd>) -> Self {
+        Self { id, stream, socket, out: VecDeque::new(), queued: 0 }
     }
 
     /// Octets that are still to be written.
@@ -103,7 +107,9 @@ impl Link {
     }
 
     /// Writes what is left and closes. What the peer still sends is read and dropped: a socket that is closed
-    /// with bytes unread sends a reset, which overtakes the NOTIFICATION.
+    /// with bytes unread sends a reset, which overtakes the NOTIFICATION. A peer that says nothing to it is sent a reset
+    /// after all: where its packets do not get through, as when its password is another, what is unacknowledged would hold up
+    /// our end of the connection, and for so long it would take no other.
     pub(crate) async fn close(mut self) {
         let farewell = async {
             while let Some(mut front) = self.out.pop_front() {
@@ -115,6 +121,10 @@ impl Link {
             io::Result::Ok(())
         };
         // Whether the last words arrived changes nothing any more.
-        let _ = timeout(FAREWELL, farewell).await;
+        if timeout(FAREWELL, farewell).await.is_err()
+            && let Some(socket) = &self.socket
+        {
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 }

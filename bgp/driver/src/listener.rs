@@ -158,3 +158,55 @@ impl ListenerTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::BoxFuture;
+    use std::io;
+
+    /// Takes keys for IPv4 peers only, and notes what it was given.
+    #[derive(Default)]
+    struct Ear(Vec<(IpAddr, Option<Secret>)>);
+
+    impl Listener for Ear {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn set_key(&mut self, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
+            if peer.is_ipv6() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            self.0.push((peer, key.cloned()));
+            Ok(())
+        }
+    }
+
+    fn doors(keys: &[(&str, Option<&str>)]) -> Doors {
+        let door = |key: &Option<&str>| Door {
+            connections: mpsc::channel(1).0,
+            key: key.map(|word| Secret::new(word.as_bytes()).unwrap()),
+        };
+        keys.iter().map(|(peer, key)| (peer.parse().unwrap(), door(key))).collect()
+    }
+
+    #[test]
+    fn only_the_key_that_changed_is_set_and_a_fault_stops_no_other() {
+        let (mut ear, mut keys) = (Ear::default(), Keys::default());
+        let secret = |word: &str| Some(Secret::new(word.as_bytes()).unwrap());
+        let given = |ear: &mut Ear| std::mem::take(&mut ear.0);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = doors(&[("10.0.0.1", Some("a")), ("10.0.0.2", Some("b")), ("10.0.0.3", None)]);
+        assert!(keys.set(&mut ear, &first).is_empty());
+        assert_eq!(given(&mut ear), [(address("10.0.0.1"), secret("a")), (address("10.0.0.2"), secret("b"))]);
+        assert!(keys.set(&mut ear, &first).is_empty() && given(&mut ear).is_empty());
+        let changed = doors(&[("10.0.0.1", Some("a")), ("10.0.0.2", Some("c")), ("fd00::1", Some("d"))]);
+        let faults = keys.set(&mut ear, &changed);
+        assert!(matches!(&faults[..], [fault] if fault.starts_with("cannot set the password of fd00::1")));
+        assert_eq!(given(&mut ear), [(address("10.0.0.2"), secret("c"))]);
+        assert_eq!(keys.set(&mut ear, &changed).len(), 1, "it is tried again");
+        assert!(keys.set(&mut ear, &doors(&[("10.0.0.2", None)])).is_empty());
+        assert_eq!(given(&mut ear), [(address("10.0.0.1"), None), (address("10.0.0.2"), None)]);
+    }
+}

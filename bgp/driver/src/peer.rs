@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use manx_bgp::session::{ConnectionId, Event, Output, Session, SessionConfig};
+use manx_bgp::session::{ConnectionId, Event, Output, Reason, Session, SessionConfig};
 use manx_bgp::wire::Notification;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
 
 use crate::link::{Link, Progress};
 use crate::now;
-use crate::tcp::protect;
+use crate::tcp::protect_accepted;
 use crate::transport::{BoxFuture, Connection, Dial, Transport};
 
 /// UPDATEs are taken from the owner while less than this is waiting to be written.
@@ -181,19 +180,18 @@ impl PeerTask {
     /// The connection may be older than the present guard: where the peer signs with another key it gets no further.
     fn accepted(&mut self, connection: Connection) {
         let guard = &self.config.guard;
-        let protected = connection.socket.as_ref().map(|socket| protect(socket, self.address, guard));
+        let protected =
+            connection.socket.as_ref().map(|socket| protect_accepted(socket, self.address, guard));
         match protected.transpose() {
             Ok(_) => self.connected(connection, Event::Accepted),
-            Err(error) => {
-                warn!(peer = %self.address, %error, "closed a BGP connection that cannot be protected");
-            }
+            Err(error) => self.tell(Output::Failed(Reason::Refused(error.to_string()))),
         }
     }
 
     fn connected(&mut self, connection: Connection, event: impl Fn(ConnectionId, IpAddr) -> Event) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.links.push(Link::new(id, connection.stream));
+        self.links.push(Link::new(id, connection.stream, connection.socket));
         self.session.handle(now(), event(id, connection.local.ip().to_canonical()));
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use manx_bgp::session::{Guard, Secret};
-use manx_tcp_guard::{set_least_ttl, set_md5_key};
+use manx_tcp_guard::{keep_syns, set_least_ttl, set_md5_key, syn_ttl};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -39,6 +39,7 @@ impl Transport for Tcp {
             let socket = socket(address)?;
             // The kernel answers a SYN before we see the connection, and a peer with TTL security wants 255 of all packets.
             set_ttl(&socket, u8::MAX)?;
+            keep_syns(&socket)?;
             let listening = socket.bind(address).and_then(|()| socket.listen(BACKLOG));
             let listener =
                 listening.map_err(|error| because(&error, format!("cannot listen on {address}")))?;
@@ -49,11 +50,7 @@ impl Transport for Tcp {
 
 impl Listener for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move {
-            let stream = TcpListener::accept(self).await?.0;
-            let socket = stream.as_fd().try_clone_to_owned()?;
-            Ok(Connection { socket: Some(socket), ..connection(stream)? })
-        })
+        Box::pin(async move { connection(TcpListener::accept(self).await?.0) })
     }
 
     fn set_key(&mut self, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
@@ -61,8 +58,26 @@ impl Listener for TcpListener {
     }
 }
 
-/// Protects a socket that is to be connected, or is connected, with a peer.
-pub(crate) fn protect(socket: &impl AsFd, peer: IpAddr, guard: &Guard) -> io::Result<()> {
+/// Protects a connection that has been accepted. Its first words may have been here before its least TTL was set, so the SYN
+/// is judged, too.
+pub(crate) fn protect_accepted(socket: &impl AsFd, peer: IpAddr, guard: &Guard) -> io::Result<()> {
+    protect(socket, peer, guard)?;
+    let least = guard.ttl.least_incoming();
+    // Asked for in any case: the kernel keeps it until then.
+    let arrived = syn_ttl(socket);
+    if least == 0 {
+        return Ok(());
+    }
+    match arrived? {
+        Some(ttl) if ttl < least => {
+            Err(io::Error::other(format!("it came with TTL {ttl}, TTL security wants {least} at least")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Protects a socket that is to be connected with a peer.
+fn protect(socket: &impl AsFd, peer: IpAddr, guard: &Guard) -> io::Result<()> {
     match set_md5_key(socket, peer, guard.key().map(Secret::expose)) {
         // A kernel without signatures has none to take away either.
         Err(error) if guard.key().is_some() => Err(because(&error, "cannot set the password".to_owned())),
@@ -99,7 +114,8 @@ fn socket(family: SocketAddr) -> io::Result<TcpSocket> {
 
 fn connection(stream: TcpStream) -> io::Result<Connection> {
     let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-    Ok(Connection::new(Box::new(stream), local, remote))
+    let socket = Some(stream.as_fd().try_clone_to_owned()?);
+    Ok(Connection { stream: Box::new(stream), local, remote, socket })
 }
 
 fn because(error: &io::Error, what: String) -> io::Error {

@@ -25,8 +25,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
-    /// The kernel's socket under it, if there is one, so that the peer's task can see to it that the guard of an accepted
-    /// connection is the present one.
+    /// The kernel's socket under it, if there is one: the peer's task sees to it that the guard of an accepted connection is the
+    /// present one, and resets what cannot be closed.
     pub socket: Option<OwnedFd>,
 }
 

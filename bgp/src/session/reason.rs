@@ -8,6 +8,9 @@ pub enum Reason {
     /// The dial failed.
     #[error("cannot connect: {0}")]
     Dial(String),
+    /// The peer connected to us in a way that cannot be trusted.
+    #[error("closed a connection of the peer: {0}")]
+    Refused(String),
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),

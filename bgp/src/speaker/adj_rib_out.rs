@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
+use super::desk::Desk;
 use super::{Peer, Speaker, Up};
-use crate::policy::{Additions, Candidate, Exported, Recipient, Rules, decide, originated, tell};
+use crate::policy::{Candidate, Exported, Recipient, Rules};
 use crate::wire::{Attributes, Context, Family, Message, Update, encode_announcements, encode_withdrawals};
 
 /// Prefixes looked at for one batch: enough to fill messages, little enough for a peer's buffer.
@@ -29,7 +30,8 @@ pub(super) struct AdjRibOut {
 struct Batch {
     withdrawn: Vec<IpNet>,
     announced: Vec<(Exported, Vec<IpNet>)>,
-    index: HashMap<Exported, usize>,
+    /// By the address of the attributes: equal ones are at one place, see [`Desk`].
+    index: HashMap<(*const Attributes, IpAddr), usize>,
 }
 
 impl AdjRibOut {
@@ -54,9 +56,12 @@ impl AdjRibOut {
         for _ in 0..BATCH {
             let Some(prefix) = self.dirty.pop_first() else { break };
             match wanted(&prefix) {
-                Some(exported) if self.told.get(&prefix).and_then(Option::as_ref) != Some(&exported) => {
-                    self.told.insert(prefix, Some(exported.clone()));
-                    batch.announce(exported, prefix);
+                Some(exported) => {
+                    let told = self.told.entry(prefix).or_default();
+                    if told.as_ref() != Some(&exported) {
+                        *told = Some(exported.clone());
+                        batch.announce(exported, prefix);
+                    }
                 }
                 None if self.told.remove(&prefix).is_some() => batch.withdrawn.push(prefix),
                 _ => (),
@@ -69,8 +74,9 @@ impl AdjRibOut {
 impl Batch {
     fn announce(&mut self, exported: Exported, prefix: IpNet) {
         let next = self.announced.len();
-        let index = *self.index.entry(exported).or_insert_with_key(|exported| {
-            self.announced.push((exported.clone(), Vec::new()));
+        let key = (Arc::as_ptr(&exported.attributes), exported.next_hop);
+        let index = *self.index.entry(key).or_insert_with(|| {
+            self.announced.push((exported, Vec::new()));
             next
         });
         self.announced[index].1.push(prefix);
@@ -91,31 +97,6 @@ impl Batch {
         encode_withdrawals(&self.withdrawn, out);
         out.unsplit(announcements);
         impossible
-    }
-}
-
-/// Where the routes for one peer are made up. What paths of one message become is made once: they share their attributes.
-struct Desk<'a> {
-    to: Recipient,
-    rules: Rules<'a>,
-    own: Arc<Attributes>,
-    made: HashMap<Alike<'a>, Exported>,
-}
-
-/// What routes that are told alike have in common: attributes; for learned ones the peer and the next hop; what is added.
-type Alike<'a> = (*const Attributes, Option<(IpAddr, IpAddr)>, Additions<'a>);
-
-impl Desk<'_> {
-    fn export(&mut self, prefix: &IpNet, route: Candidate<'_>) -> Option<Exported> {
-        let additions = decide(route, prefix, &self.to, self.rules)?;
-        let from = match route {
-            Candidate::Own(_) => None,
-            Candidate::Learned(path, _) => Some((path.from.address, path.next_hop)),
-        };
-        let key = (Arc::as_ptr(route.attributes()), from, additions);
-        let made =
-            self.made.entry(key).or_insert_with_key(|(_, _, additions)| tell(route, &self.to, additions));
-        Some(made.clone())
     }
 }
 
@@ -156,11 +137,14 @@ impl Speaker {
             node: &self.config.export,
             interfaces: &self.config.interfaces,
         };
-        let mut desk = Desk { to, rules, own: originated(&self.config.export), made: HashMap::new() };
-        let batch = out.take(|prefix| self.wanted(prefix, config.hears_learned(), &mut desk));
+        let mut desk = Desk::new(to, rules);
         let mut bytes = BytesMut::new();
-        for impossible in batch.encode(negotiated.context, &mut bytes) {
-            out.told.remove(&impossible);
+        // After a change of policy most of what is looked at may be as the peer knows it.
+        while bytes.is_empty() && !out.dirty.is_empty() {
+            let batch = out.take(|prefix| self.wanted(prefix, config.hears_learned(), &mut desk));
+            for impossible in batch.encode(negotiated.context, &mut bytes) {
+                out.told.remove(&impossible);
+            }
         }
         let context = negotiated.context;
         if self.owes_end_of_rib(peer) {
@@ -177,8 +161,7 @@ impl Speaker {
             return None;
         }
         if self.originated.as_ref().is_some_and(|originated| originated.contains(prefix)) {
-            let own = desk.own.clone();
-            return desk.export(prefix, Candidate::Own(&own));
+            return desk.own(prefix);
         }
         if !hears_learned || self.convergence.defers_selection() {
             return None;

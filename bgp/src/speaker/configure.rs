@@ -18,15 +18,15 @@ impl Speaker {
         }
         let old = std::mem::replace(&mut self.config, config);
         let (mut admit, mut tell) = (Vec::new(), Vec::new());
-        let (all_admit, all_tell) = (admission(&old) != admission(&self.config), telling(&old, &self.config));
+        let change = Change::between(&old, &self.config);
         for (address, wanted) in &self.config.peers {
             let peer = self.peers.entry(*address).or_insert_with(|| Peer::new(now, wanted.clone()));
             self.peers_changed |= peer.config != *wanted;
             let before = std::mem::replace(&mut peer.config, wanted.clone());
-            if all_admit || before.admission() != wanted.admission() {
+            if change.admits(wanted) || before.admission() != wanted.admission() {
                 admit.push(*address);
             }
-            if all_tell || before.telling() != wanted.telling() {
+            if change.tells(wanted) || before.telling() != wanted.telling() {
                 tell.push(*address);
             }
         }
@@ -48,17 +48,37 @@ impl Speaker {
     }
 }
 
-/// What the admission of all peers' routes depends on.
-fn admission(config: &SpeakerConfig) -> impl PartialEq {
-    (config.asn, config.router_id, config.cluster(), config.interfaces.clone())
+/// What changed that is nobody's own.
+struct Change {
+    /// Who we are.
+    identity: bool,
+    /// What all are told.
+    export: bool,
+    /// What leads where.
+    interfaces: bool,
 }
 
-/// Whether all peers may have to be told something else. Who is a client decides about what the others hear of it.
-fn telling(old: &SpeakerConfig, new: &SpeakerConfig) -> bool {
-    let clients = |config: &SpeakerConfig| -> Vec<IpAddr> {
-        config.peers.iter().filter(|(_, peer)| peer.client).map(|(address, _)| *address).collect()
-    };
-    admission(old) != admission(new) || old.export != new.export || clients(old) != clients(new)
+impl Change {
+    fn between(old: &SpeakerConfig, new: &SpeakerConfig) -> Self {
+        let identity = |config: &SpeakerConfig| (config.asn, config.router_id, config.cluster());
+        // Who is a client decides about what the others hear of it.
+        let clients = |config: &SpeakerConfig| -> Vec<IpAddr> {
+            config.peers.iter().filter(|(_, peer)| peer.client).map(|(address, _)| *address).collect()
+        };
+        Self {
+            identity: identity(old) != identity(new),
+            export: old.export != new.export || clients(old) != clients(new),
+            interfaces: old.interfaces != new.interfaces,
+        }
+    }
+
+    fn admits(&self, peer: &PeerConfig) -> bool {
+        self.identity || (self.interfaces && !peer.import_filters.is_empty())
+    }
+
+    fn tells(&self, peer: &PeerConfig) -> bool {
+        self.identity || self.export || (self.interfaces && !peer.export_filters.is_empty())
+    }
 }
 
 impl PeerConfig {

@@ -11,6 +11,7 @@ mod adj_rib_out;
 mod config;
 mod configure;
 mod convergence;
+mod desk;
 mod graceful;
 mod status;
 

@@ -1,5 +1,6 @@
 //! The speaker as its peers and its owner see it.
 
+mod network;
 mod policy;
 mod reflection;
 mod world;
@@ -79,6 +80,19 @@ fn many_prefixes_with_equal_attributes_share_messages() {
     world.transmit_all();
     assert_eq!(world.heard[&2].routes.len(), 3000);
     assert_eq!(world.heard[&2].messages, 4, "3000 prefixes of four octets, and End-of-RIB");
+}
+
+#[test]
+fn routes_of_many_messages_leave_in_one_when_they_say_the_same() {
+    let mut world = World::new(|_| ());
+    world.originates(&[]);
+    world.up(3);
+    world.up(12);
+    world.transmit_all();
+    let before = world.heard[&3].messages;
+    (0..50).for_each(|number| world.announces(12, &format!("10.{number}.0.0/16"), |_| ()));
+    assert_eq!(world.hears(3).len(), 50);
+    assert_eq!(world.heard[&3].messages, before + 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use manx_cni::{Reply, Request, wire};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub(crate) struct Agent(JoinHandle<(Request, Option<OwnedFd>)>);
 
 impl Agent {
     pub(crate) fn replies(scratch: &Scratch, reply: Reply) -> Self {
-        Self::start(scratch, move |stream| wire::send_reply(&stream, &reply, deadline()).unwrap())
+        Self::says(scratch, wire::frame(&reply).unwrap())
     }
 
     /// Writes these octets and closes.
@@ -73,11 +73,13 @@ impl Agent {
         let listener = UnixListener::bind(scratch.socket()).unwrap();
         Self(std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            let heard = wire::read_request(&stream, deadline()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let mut incoming = wire::Incoming::default();
+            while !incoming.read(&stream).unwrap().unwrap() {}
             // A second call finds nobody behind the socket.
             drop(listener);
             answer(stream);
-            heard
+            incoming.request().unwrap()
         }))
     }
 
@@ -85,10 +87,6 @@ impl Agent {
     pub(crate) fn heard(self) -> (Request, Option<OwnedFd>) {
         self.0.join().unwrap()
     }
-}
-
-fn deadline() -> Instant {
-    Instant::now() + Duration::from_secs(30)
 }
 
 /// One execution of the plugin: a good call, of which a test changes a part.

@@ -4,9 +4,11 @@
 use std::env;
 use std::path::Path;
 
+use http::HeaderValue;
 use kube::client::AuthError;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Config, Error};
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// The configuration, without a word to the API server.
 ///
@@ -14,14 +16,25 @@ use kube::{Config, Error};
 /// A sentence that says what is missing and where.
 pub(crate) async fn load(kubeconfig: Option<&Path>) -> Result<Config, String> {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    if let Some(path) = kubeconfig {
-        return named(path).await.map_err(|error| format!("{}: {}", path.display(), problem(&error)));
-    }
-    if !set("KUBECONFIG") && set("KUBERNETES_SERVICE_HOST") {
+    let (place, found) = if let Some(path) = kubeconfig {
+        (path.display().to_string(), named(path).await)
+    } else if !set("KUBECONFIG") && set("KUBERNETES_SERVICE_HOST") {
         return Config::incluster().map_err(|error| format!("the pod's service account: {error}"));
+    } else {
+        let found = Config::from_kubeconfig(&KubeConfigOptions::default()).await;
+        ("the kubeconfig of $KUBECONFIG or ~/.kube/config".to_owned(), found)
+    };
+    let config = found.map_err(|error| format!("{place}: {}", problem(&error)))?;
+    match token_can_be_sent(&config) {
+        true => Ok(config),
+        false => Err(format!("{place}: the token holds characters that no token has (a line break?)")),
     }
-    let found = Config::from_kubeconfig(&KubeConfigOptions::default()).await;
-    found.map_err(|error| format!("the kubeconfig of $KUBECONFIG or ~/.kube/config: {}", problem(&error)))
+}
+
+/// What makes the header of a token panics where it cannot.
+fn token_can_be_sent(config: &Config) -> bool {
+    let sendable = |token: &SecretString| HeaderValue::from_str(token.expose_secret()).is_ok();
+    config.auth_info.token.as_ref().is_none_or(sendable)
 }
 
 async fn named(path: &Path) -> Result<Config, KubeconfigError> {

@@ -152,8 +152,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// All causes in one sentence; the field is that of the first.
-fn invalid(message: String, causes: Vec<Cause>) -> Refusal {
+/// All causes in one sentence; the field is that of the first. One without a field says that rules were not looked at
+/// because of the others, which helps nobody.
+fn invalid(message: String, mut causes: Vec<Cause>) -> Refusal {
+    causes.retain(|cause| cause.field != "<nil>");
     let Some(first) = causes.first().filter(|cause| !cause.field.is_empty()) else {
         return Refusal::Invalid("the object".into(), shortened(message));
     };

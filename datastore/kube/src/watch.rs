@@ -1,7 +1,7 @@
 //! Watches: a list, and from its version on every change, for as long as somebody reads.
 //!
 //! ```text
-//!            ┌────────── 410 Gone: forgotten ───────────┐
+//!            ┌───────── 410 Gone, or hopeless ──────────┐
 //!            v                                          │
 //!   ──> list (Init … InSync) ──> follow from a version ─┴─ ends, breaks, falls silent ──┐
 //!                                    ^                                                  │
@@ -38,6 +38,10 @@ use crate::selection::Selection;
 use lines::Lines;
 use message::Message;
 use teller::Teller;
+
+/// A server that answers and yet cannot go on from a version so often in a row is asked for a new list. There are such
+/// versions: where etcd was compacted at a deletion, the API server says 500 to whoever comes from before it, for ever.
+const HOPELESS: u32 = 3;
 
 /// How patient watches are.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,7 @@ pub(crate) fn start(connection: Arc<Connection>, kind: Kind, only: Only, sender:
                 selection,
                 version: None,
                 failures: 0,
+                useless: 0,
             };
             tokio::spawn(watch.run())
         }
@@ -111,8 +116,9 @@ struct Watch {
     backoff: Backoff,
     /// What has been told is that of this version; `None` when a list is due.
     version: Option<String>,
-    /// How often in a row nothing came of a try.
+    /// How often in a row nothing came of a try, and how often of those there was an answer, but one of no use.
     failures: u32,
+    useless: u32,
 }
 
 /// Why a request is a watch no longer.
@@ -139,22 +145,27 @@ impl Watch {
                 End::Next => {}
                 // A server that says good-bye at once is not to be asked in a loop.
                 End::Over if begun.elapsed() > self.connection.pace.settled => {}
-                End::Over => self.trouble("the API server ends the watch at once", None, false).await,
+                End::Over => self.trouble("the API server ends the watch at once", 2, None).await,
                 End::Forgotten => {
                     self.version = None;
-                    self.trouble("what the watch was to continue is forgotten", None, false).await;
+                    self.trouble("what the watch was to continue is forgotten", 2, None).await;
                 }
-                End::Broken(reason) => self.trouble(&reason, None, false).await,
-                End::Refused { reason, asked } => self.trouble(&reason, asked, true).await,
+                End::Broken(reason) => {
+                    self.useless += 1;
+                    if self.useless >= HOPELESS {
+                        self.version = None;
+                    }
+                    self.trouble(&reason, 2, None).await;
+                }
+                End::Refused { reason, asked } => self.trouble(&reason, 1, asked).await,
             }
         }
     }
 
-    /// Waits before the next try, and tells the reader where that is more than a hiccup: no answer, or nothing of use
-    /// twice in a row.
-    async fn trouble(&mut self, reason: &str, asked: Option<Duration>, unreachable: bool) {
+    /// Waits before the next try; the reader is told from the failure in a row on of which that is more than a hiccup.
+    async fn trouble(&mut self, reason: &str, told_from: u32, asked: Option<Duration>) {
         self.failures += 1;
-        if unreachable || self.failures > 1 {
+        if self.failures >= told_from {
             self.teller.lost(reason);
         }
         sleep(self.backoff.next(asked)).await;
@@ -162,7 +173,7 @@ impl Watch {
 
     /// Something of use has come: what is known is as good as the server knows it.
     fn progress(&mut self) {
-        self.failures = 0;
+        (self.failures, self.useless) = (0, 0);
         self.backoff.reset();
         if self.version.is_some() {
             self.teller.found();

@@ -1,9 +1,10 @@
-//! Two options of TCP sockets that keep forged segments out: signatures with a shared key (TCP_MD5SIG, RFC 2385) and the
-//! least TTL of what is received (IP_MINTTL, RFC 5082).
+//! Options of TCP sockets that keep forged segments out: signatures with a shared key (TCP_MD5SIG, RFC 2385), and the
+//! least TTL of what is received (IP_MINTTL, RFC 5082) together with that of the SYN which began a connection
+//! (TCP_SAVED_SYN).
 //!
-//! No maintained crate wraps them (socket2, rustix and nix do not), and setsockopt(2) with a structure of one's own cannot be
-//! had without `unsafe`. So there is this crate, which consists of that call; no other crate of the workspace may contain
-//! `unsafe`. The structures are put together as octets, which is safe.
+//! No maintained crate wraps them (socket2, rustix and nix do not), and setsockopt(2) and getsockopt(2) with values of one's own
+//! cannot be had without `unsafe`. So there is this crate, which consists of these calls; no other crate of the workspace may
+//! contain `unsafe`. The structures are put together and taken apart as octets, which is safe.
 
 use std::io;
 use std::net::IpAddr;
@@ -46,6 +47,24 @@ pub fn set_least_ttl(socket: impl AsFd, least: u8) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &value)
 }
 
+/// Has a socket that listens keep the SYNs of its connections, for [`syn_ttl`].
+pub fn keep_syns(listener: impl AsFd) -> io::Result<()> {
+    set(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &c_int::from(1u8).to_ne_bytes())
+}
+
+/// The TTL with which the SYN of an accepted connection arrived; `None` when it was not kept.
+///
+/// The least TTL of a connection cannot be set before the connection is accepted, and by then its first words may have come.
+pub fn syn_ttl(connection: impl AsFd) -> io::Result<Option<u8>> {
+    let mut headers = [0; 256];
+    let length = get(connection.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut headers)?;
+    Ok(match headers.get(..length) {
+        Some([first, rest @ ..]) if first >> 4 == 4 => rest.get(7).copied(),
+        Some([first, rest @ ..]) if first >> 4 == 6 => rest.get(6).copied(),
+        _ => None,
+    })
+}
+
 /// `struct tcp_md5sig` of linux/tcp.h.
 fn md5sig(domain: Domain, peer: IpAddr, key: &[u8]) -> io::Result<[u8; MD5SIG]> {
     let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -81,6 +100,18 @@ fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::R
     // those of `value`, from an address that it does not keep.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many octets the kernel wrote.
+#[expect(unsafe_code, reason = "getsockopt(2) of a value that no safe wrapper knows")]
+fn get(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the descriptor is open while it is borrowed; the kernel writes no more than `length` octets to `value`, which is
+    // that long and of which any octets are valid, and the new length to `length`; it keeps neither address.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
+    };
+    if result == 0 { Ok((length as usize).min(value.len())) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -126,6 +157,23 @@ mod tests {
         socket.set_ttl_v4(255).unwrap();
         assert!(socket.connect_timeout(&to, Duration::from_secs(5)).is_ok());
         set_least_ttl(TcpListener::bind("[::1]:0").unwrap(), 255).unwrap();
+    }
+
+    #[test]
+    fn the_syn_of_a_connection_is_kept_with_its_ttl() {
+        for (listen, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+            let listener = TcpListener::bind(listen).unwrap();
+            let to = SocketAddr::new(to.parse().unwrap(), listener.local_addr().unwrap().port());
+            let dial = || Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+            let plain = dial();
+            plain.connect(&to.into()).unwrap();
+            assert_eq!(syn_ttl(listener.accept().unwrap().0).unwrap(), None, "{listen}");
+            keep_syns(&listener).unwrap();
+            let socket = dial();
+            if to.is_ipv4() { socket.set_ttl_v4(77) } else { socket.set_unicast_hops_v6(77) }.unwrap();
+            socket.connect(&to.into()).unwrap();
+            assert_eq!(syn_ttl(listener.accept().unwrap().0).unwrap(), Some(77), "{listen}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::world::{World, address, asn, config, net};
 use crate::policy::{
-    Action, Conditions, ExportPolicy, Filter, MatchOperator, NextHopMode, NodeExport, Operation, PrefixMatch,
-    Rule,
+    Action, Conditions, ExportPolicy, Filter, Glob, Interfaces, MatchOperator, NextHopMode, NodeExport,
+    Operation, PrefixMatch, Rule,
 };
 use crate::speaker::{PeerConfig, SpeakerConfig};
 use crate::wire::{AnyCommunity, Attributes};
@@ -88,6 +88,17 @@ fn an_export_filter_comes_before_the_policy_and_only_the_difference_is_told() {
 }
 
 #[test]
+fn a_change_behind_thousands_of_routes_that_stay_is_told_too() {
+    let mut world = with_routes();
+    let own = (0..6000u32).map(|n| net(&format!("10.{}.{}.0/24", 100 + n / 256, n % 256)));
+    world.speaker.originate(world.now, own.chain([net("192.168.1.0/26")]).collect());
+    assert_eq!(world.hears(2).len(), 6001);
+    let reject = filter(vec![rule("192.168.0.0/16", Action::Reject)]);
+    world.reconfigure(2, |peer| peer.export_filters = reject);
+    assert_eq!(world.hears(2).len(), 6000);
+}
+
+#[test]
 fn a_filter_prepends_behind_our_own_as() {
     let mut world = with_routes();
     let prepend = Action::Accept(vec![Operation::PrependAsPath(vec![asn(1), asn(2)])]);
@@ -95,6 +106,24 @@ fn a_filter_prepends_behind_our_own_as() {
     world.transmit_all();
     assert_eq!(world.told(11, "192.168.1.0/26").as_path.to_string(), "64512 1 2");
     assert_eq!(world.told(11, "10.1.0.0/16").as_path.to_string(), "64512 1 2 65012");
+}
+
+#[test]
+fn a_filter_knows_the_interface_of_a_next_hop_as_soon_as_the_owner_says_it() {
+    let mut world = with_routes();
+    let by_eth1 = Conditions { interface: Some(Glob("eth1".into())), ..Conditions::default() };
+    let rules = filter(vec![Rule { conditions: by_eth1, action: Action::Reject }]);
+    let connected = |name: &str| Interfaces([(net("10.0.0.0/24"), name.to_owned())].into());
+    for (interfaces, taken) in
+        [(Interfaces::default(), true), (connected("eth1"), false), (connected("eth0"), true)]
+    {
+        world.reconfigure_all(|config| {
+            config.interfaces = interfaces;
+            config.peers.values_mut().for_each(|peer| peer.import_filters = rules.clone());
+        });
+        assert_eq!(world.speaker.best(&net("10.1.0.0/16")).is_some(), taken);
+        assert_eq!(world.hears(3).len(), if taken { 3 } else { 1 });
+    }
 }
 
 #[test]

@@ -1,6 +1,13 @@
 //! The datastore against a real kube-apiserver: the contract, outages, rights, and the rules of our definitions.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod contract;
+mod definitions;
+mod outages;
+mod rights;
+mod rules;
+mod work;
 
 use std::future::Future;
 use std::time::Duration;
