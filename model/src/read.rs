@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 
-use crate::{Invalid, Object};
+use crate::{Invalid, NodeName, Object};
 
 /// So many wrong entries and a list is none.
 const MAX_WRONG_ENTRIES: usize = 20;
@@ -62,6 +62,15 @@ fn leave_out(whole: &mut Value, path: &Path, entry: bool) -> bool {
         }
         _ => fields.remove(key).is_some(),
     }
+}
+
+/// What is wrong with the name of an object that is for the whole cluster or for one node.
+pub(crate) fn misnamed(object: &Object) -> Option<Invalid> {
+    let of_node =
+        |name: &str| name.strip_prefix("node.").is_some_and(|node| node.parse::<NodeName>().is_ok());
+    let reason = "is neither \"default\" nor \"node.\" and the name of a node: the object has no effect";
+    let known = object.name() == "default" || of_node(object.name());
+    (!known).then(|| object.invalid("metadata.name", reason))
 }
 
 /// A path as `spec.list[3].field`, where the first list has lost `moved` entries before this one.
@@ -180,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_somebody_writes_is_read_or_refused_by_field(spec in spec()) {
-            let object = |kind| Object::new(kind, "name", &spec);
+            let object = |kind| Object::new(kind, "default", &spec);
             let refusals = [
                 IpPool::from_object(&object(Kind::IPPool)).err().into_iter().collect(),
                 IpReservation::from_object(&object(Kind::IPReservation)).1,
