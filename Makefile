@@ -5,13 +5,16 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core sim bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo demo-kubernetes test test-core sim bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: setup build ## A small cluster, pods, pings, IPIP and plain BGP (KEEP=1 leaves it up; root)
 	@tests/with-ipip tests/demo
+
+demo-kubernetes: setup kubernetes build ## The same on a real kube-apiserver, driven with kubectl (KEEP=1; root, Go)
+	@tests/with-ipip tests/demo --kubernetes
 
 test: setup kubernetes build ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
 	@tests/bird16

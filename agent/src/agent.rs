@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use manx_bgp_driver::Transport;
 use manx_datastore::Datastore;
 use manx_felix::Kernel;
-use manx_model::InterfaceAddress;
+use manx_model::{Complaint, InterfaceAddress};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -118,6 +118,10 @@ pub struct Feeds {
     pub report: watch::Sender<NodeReport>,
     /// Our blocks.
     pub blocks: watch::Sender<BTreeSet<IpNet>>,
+    /// The addresses of our pods in blocks of others.
+    pub borrowed: watch::Sender<BTreeSet<IpNet>>,
+    /// What the objects about BGP ask for in vain, or wrongly.
+    pub complaints: watch::Sender<Vec<Complaint>>,
     /// Our address.
     pub address: watch::Sender<Option<InterfaceAddress>>,
     /// BGP has converged.

@@ -36,8 +36,6 @@ pub struct Cluster {
     pub own_node: Option<Arc<Object>>,
     /// The BGPConfiguration `default`.
     pub bgp: Arc<BgpConfigurationSpec>,
-    /// The BGPConfiguration `node.NAME` of this node.
-    pub bgp_of_node: Option<Arc<BgpConfigurationSpec>>,
     /// All BGPConfigurations by name: a peer's `node.NAME` says where it listens.
     pub bgp_configurations: Arc<BTreeMap<String, Arc<BgpConfigurationSpec>>>,
     /// BGPPeers by name.

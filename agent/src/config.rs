@@ -35,6 +35,8 @@ pub struct Config {
     pub felix: Felix,
     /// Where the cluster's objects are.
     pub datastore: DatastoreChoice,
+    /// The agent's own namespace: where Secrets of BGP peers are.
+    pub namespace: String,
     /// Sockets live here.
     pub run_dir: PathBuf,
     /// What must survive a reboot lives here: the CNI spool.
@@ -158,6 +160,9 @@ impl Config {
             default_pool: DefaultPool::read(&mut reader),
             felix: Felix::read(&mut reader),
             datastore: DatastoreChoice::read(&mut reader),
+            namespace: reader
+                .parse("MANX_NAMESPACE", parse::namespace)
+                .unwrap_or_else(|| "kube-system".into()),
             run_dir: reader.parse("MANX_RUN_DIR", parse::directory).unwrap_or_else(|| "/run/manx".into()),
             state_dir: reader
                 .parse("MANX_STATE_DIR", parse::directory)

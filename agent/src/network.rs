@@ -30,9 +30,6 @@ pub fn refuse(settings: &Settings, demand: &Demand) -> Result<(), CniError> {
     if let Some(address) = demand.addresses.first() {
         return Err(not_yet("the address for this pod", address, "do not ask for one"));
     }
-    if let Some(mac) = demand.mac {
-        return Err(not_yet("the MAC for this pod", mac, "do not ask for one"));
-    }
     Ok(())
 }
 
@@ -98,7 +95,6 @@ mod tests {
                 "ipam.routes is 10.0.0.0/8",
             ),
             (asking(|_, w| w.addresses = vec!["10.0.0.1".parse().unwrap()]), "10.0.0.1"),
-            (asking(|_, w| w.mac = Some(manx_cni::Mac([2; 6]))), "02:02:02:02:02:02"),
         ] {
             let error = refuse(&settings, &wishes).unwrap_err();
             assert_eq!(error.code, Code::UNSUPPORTED_FIELD);

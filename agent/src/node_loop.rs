@@ -24,6 +24,7 @@ use crate::latest;
 use crate::problems::Problems;
 use crate::publish::Publication;
 use crate::remote::Remote;
+use crate::services;
 
 /// After a refusal of the kernel the next turn comes this late, if nothing wakes the loop before.
 const RETRY: Duration = Duration::from_secs(1);
@@ -157,10 +158,15 @@ impl NodeLoop {
     fn facts(
         &mut self,
         cluster: &Cluster,
-        remote: BTreeMap<IpNet, IpAddr>,
+        mut remote: BTreeMap<IpNet, IpAddr>,
         tunnel: Option<Ipv4Addr>,
         snapshot: &Snapshot,
     ) -> Facts {
+        // Addresses of services are led to nodes by routers, and on a node by its proxy.
+        let services = services::ranges(&cluster.bgp);
+        if !services.is_empty() {
+            remote.retain(|prefix, _| !services.iter().any(|range| range.contains(prefix)));
+        }
         let others = cluster.nodes.values().filter(|node| node.name != self.node);
         let by_address = others.filter_map(|node| {
             let address = node.address?.address();

@@ -15,7 +15,7 @@ use manx_cni::previous::Previous;
 use manx_cni::protocol::{Attachment, Command, Pod};
 use manx_cni::settings::Wishes;
 use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request, Settings};
-use manx_felix::{Kernel, PodLink};
+use manx_felix::{Kernel, MacAddress, PodLink};
 use manx_ipam::AssignRequest;
 use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
@@ -92,6 +92,7 @@ impl Pods {
             handle: handle.clone(),
             addresses: vec![assigned.address],
             mtu,
+            pod_mac: demand.mac.map(|mac| MacAddress(mac.0)),
             allow_ip_forwarding: settings.allow_ip_forwarding,
         };
         let origin = Origin { network: request.network.clone(), pod_device: pod.pod_device.clone() };
@@ -150,6 +151,7 @@ impl Pods {
             handle,
             addresses: endpoint.addresses,
             mtu: self.mtu(&request.settings)?,
+            pod_mac: self.demanded_mac(request, container).await,
             allow_ip_forwarding: request.settings.allow_ip_forwarding,
         };
         match self.kernel.check(netns, &pod).await {
@@ -160,6 +162,13 @@ impl Pods {
             return Ok(());
         }
         Err(CniError::new(Code::CHECK_FAILED, MSG, differences.join("; ")))
+    }
+
+    /// The MAC that an ADD would give now. Where the pod's wishes cannot be had, any is right.
+    async fn demanded_mac(&self, request: &Request, container: &Container) -> Option<MacAddress> {
+        let found = self.objects.find(container.pod.as_ref()).await.ok()?;
+        let demand = demand(&request.settings.ipam, &container.wishes, found.about()).ok()?;
+        demand.mac.map(|mac| MacAddress(mac.0))
     }
 
     /// Whether an ADD with this configuration would be served.
@@ -265,7 +274,7 @@ fn attached(pod: PodLink, macs: &manx_felix::Attached) -> Attached {
         host_mac: Mac(macs.host_mac.0),
         pod_device: pod.pod_device,
         pod_mac: Mac(macs.pod_mac.0),
-        mtu: pod.mtu,
+        mtu: macs.mtu,
         addresses: pod.addresses,
     }
 }

@@ -30,6 +30,8 @@ pub struct Reporter {
     pub store: Arc<dyn Datastore>,
     /// What is wrong.
     pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// What the objects about BGP ask for in vain, or wrongly, as far as this node is concerned.
+    pub of_bgp: watch::Receiver<Vec<Complaint>>,
     /// Whether this node is the one that speaks.
     pub leads: watch::Receiver<bool>,
 }
@@ -45,7 +47,7 @@ impl Reporter {
             let leads = *self.leads.borrow_and_update();
             let cluster = Arc::clone(&self.cluster.borrow_and_update());
             let now = Instant::now();
-            let current = complaints(&cluster);
+            let current = complaints(&cluster, &self.of_bgp.borrow_and_update());
             told.retain(|said, _| current.contains(said));
             let mut next = now + REPEAT;
             for said in current.into_iter().filter(|_| leads) {
@@ -64,6 +66,7 @@ impl Reporter {
             }
             tokio::select! {
                 changed = self.cluster.changed() => if changed.is_err() { return },
+                Ok(()) = self.of_bgp.changed() => {}
                 changed = self.leads.changed() => if changed.is_err() { return },
                 () = sleep_until(next) => {}
             }
@@ -83,9 +86,10 @@ impl Reporter {
     }
 }
 
-fn complaints(cluster: &Cluster) -> Vec<Said> {
+fn complaints(cluster: &Cluster, of_bgp: &[Complaint]) -> Vec<Said> {
     let invalid = cluster.invalid.iter().cloned().map(|invalid| (Complaint::from(invalid), INVALID));
-    let in_vain = cluster.without_effect.iter().cloned().map(|complaint| (complaint, NOT_SUPPORTED));
+    let in_vain =
+        cluster.without_effect.iter().chain(of_bgp).cloned().map(|complaint| (complaint, NOT_SUPPORTED));
     invalid.chain(in_vain).collect()
 }
 
@@ -119,7 +123,9 @@ mod tests {
         let invalid = vec![pool.invalid("spec.cidr", "is no CIDR")];
         let (cluster, receiver) = watch::channel(Arc::new(Cluster { invalid, ..Cluster::default() }));
         let (leads, leading) = watch::channel(leads);
-        tokio::spawn(Reporter { store: Arc::new(store.clone()), cluster: receiver, leads: leading }.run());
+        let (_, of_bgp) = watch::channel(Vec::new());
+        let door = Arc::new(store.clone());
+        tokio::spawn(Reporter { store: door, cluster: receiver, of_bgp, leads: leading }.run());
         Fixture { memory, store, leads, cluster }
     }
 

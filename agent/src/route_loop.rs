@@ -10,13 +10,16 @@ use ipnet::IpNet;
 use manx_bgp::session::Password;
 use manx_bgp::speaker::{Change, PeerStatus, SpeakerConfig};
 use manx_bgp_driver::{Bgp, ListenerStatus, Shutdown, Transport};
-use manx_model::{Asn, NodeName};
+use manx_model::{Asn, Complaint, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
+use crate::latest;
+use crate::passwords::{Passwords, SecretRef};
 use crate::peering::{Facts, Peer, Peering, peering};
 use crate::problems::Problems;
+use crate::services;
 use crate::status;
 
 /// We offer to call a silent peer dead after this long (RFC 4271 section 10 suggests 90 s).
@@ -43,6 +46,14 @@ pub struct RouteLoop {
     pub cluster: watch::Receiver<Arc<Cluster>>,
     /// The blocks that we announce.
     pub blocks: watch::Receiver<BTreeSet<IpNet>>,
+    /// The addresses of our pods in blocks of others: each is announced by itself.
+    pub borrowed: watch::Receiver<BTreeSet<IpNet>>,
+    /// The passwords of our peers, as far as they can be read.
+    pub passwords: watch::Receiver<Passwords>,
+    /// Which passwords we need.
+    pub passwords_wanted: watch::Sender<BTreeSet<SecretRef>>,
+    /// What the objects about BGP ask for in vain, or wrongly.
+    pub complaints: watch::Sender<Vec<Complaint>>,
     /// Best paths, for the node loop.
     pub paths: Coalesce<IpNet, Option<IpAddr>>,
     /// What no peer has announced by now is gone.
@@ -58,11 +69,11 @@ pub struct RouteLoop {
 impl RouteLoop {
     /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
     pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
-        let mut seen = Arc::clone(&self.cluster.borrow());
-        let mut current = self.peering(None);
+        let mut seen = Arc::clone(&self.cluster.borrow_and_update());
+        let mut current = self.peering(&seen, None);
         let listen = SocketAddr::new(self.address.into(), current.listen_port);
         let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
-        bgp.originate(self.blocks.borrow_and_update().clone());
+        bgp.originate(self.originations(&seen));
         loop {
             tokio::select! {
                 biased;
@@ -78,24 +89,33 @@ impl RouteLoop {
                 Ok(()) = self.cluster.changed() => {
                     let cluster = Arc::clone(&self.cluster.borrow_and_update());
                     // A kind that is needed since just now is not known yet: what it will say must not count as absent.
-                    if !cluster.in_sync || same_ground(&seen, &cluster) {
+                    if !cluster.in_sync {
                         continue;
                     }
-                    seen = cluster;
-                    let wanted = self.peering(Some(listen.port()));
-                    if wanted != current {
-                        bgp.configure(self.speaker(&wanted));
-                        current = wanted;
+                    let before = std::mem::replace(&mut seen, cluster);
+                    if !same_for_peering(&before, &seen) {
+                        let wanted = self.peering(&seen, Some(listen.port()));
+                        if wanted != current {
+                            bgp.configure(self.speaker(&wanted));
+                            current = wanted;
+                        }
+                    }
+                    if !same_for_services(&before, &seen) {
+                        bgp.originate(self.originations(&seen));
                     }
                 }
-                Ok(()) = self.blocks.changed() => bgp.originate(self.blocks.borrow_and_update().clone()),
+                Ok(()) = self.passwords.changed() => bgp.configure(self.speaker(&current)),
+                Ok(()) = self.blocks.changed() => {
+                    bgp.configure(self.speaker(&current));
+                    bgp.originate(self.originations(&seen));
+                }
+                Ok(()) = self.borrowed.changed() => bgp.originate(self.originations(&seen)),
                 changes = bgp.next() => self.pass_on(changes),
             }
         }
     }
 
-    fn peering(&mut self, listening: Option<u16>) -> Peering {
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+    fn peering(&self, cluster: &Cluster, listening: Option<u16>) -> Peering {
         let peering = peering(&Facts {
             node: &self.node,
             address: self.address,
@@ -111,24 +131,48 @@ impl RouteLoop {
             format!("BGPConfiguration default: listenPort {port} waits for a restart of this agent, which is on {listening}")
         });
         self.problems.set("bgp", peering.complaints.iter().map(ToString::to_string).chain(late));
+        latest::set(&self.complaints, peering.complaints.clone());
+        let passwords = peering.peers.values().filter_map(|peer| peer.password.clone());
+        latest::set(&self.passwords_wanted, passwords.collect());
         peering
     }
 
-    fn speaker(&self, peering: &Peering) -> SpeakerConfig {
+    /// What this node announces: its blocks, what it borrowed, and services.
+    fn originations(&mut self, cluster: &Cluster) -> BTreeSet<IpNet> {
+        let own = cluster.nodes.get(self.node.as_str());
+        let services = services::announced(&services::Facts {
+            node: &self.node,
+            excluded: own.is_some_and(|own| own.is_excluded_from_load_balancers()),
+            bgp: &cluster.bgp,
+            services: &cluster.services,
+            slices: &cluster.endpoint_slices,
+        });
+        // Of other families nothing is spoken yet.
+        let services = services.into_keys().filter(|prefix| prefix.addr().is_ipv4());
+        let blocks = self.blocks.borrow_and_update().clone();
+        let borrowed = self.borrowed.borrow_and_update().clone();
+        blocks.into_iter().chain(borrowed).chain(services).collect()
+    }
+
+    fn speaker(&mut self, peering: &Peering) -> SpeakerConfig {
+        let passwords = self.passwords.borrow_and_update();
         let peer = |(address, peer): (&IpAddr, &Peer)| {
             let mut config = peer.config.clone();
             if let Some(secret) = &peer.password {
-                config.guard.password = Password::Missing(format!("Secret {} is not read yet", secret.name));
+                let unread = || Password::Missing(format!("Secret {} is not read yet", secret.name));
+                config.guard.password = passwords.get(secret).cloned().unwrap_or_else(unread);
             }
             (*address, config)
         };
+        let mut export = peering.export.clone();
+        export.blocks = self.blocks.borrow().clone();
         SpeakerConfig {
             hold_time: HOLD_TIME,
             restart_time: RESTART_TIME,
             peers: peering.peers.iter().map(peer).collect(),
             forwarding_preserved: self.forwarding_preserved,
             cluster_id: peering.cluster_id,
-            export: peering.export.clone(),
+            export,
             ..SpeakerConfig::new(peering.asn, self.address)
         }
     }
@@ -152,13 +196,21 @@ impl RouteLoop {
     }
 }
 
-/// Whether two clusters are the same as far as BGP is concerned: a pod that comes is nothing to a thousand peers.
-fn same_ground(before: &Cluster, after: &Cluster) -> bool {
+/// Whether two clusters have the same peers: a pod that comes is nothing to a thousand of them.
+fn same_for_peering(before: &Cluster, after: &Cluster) -> bool {
     Arc::ptr_eq(&before.nodes, &after.nodes)
         && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
         && Arc::ptr_eq(&before.peers, &after.peers)
         && Arc::ptr_eq(&before.filters, &after.filters)
         && Arc::ptr_eq(&before.pools, &after.pools)
+}
+
+/// Whether two clusters announce the same addresses of services.
+fn same_for_services(before: &Cluster, after: &Cluster) -> bool {
+    Arc::ptr_eq(&before.nodes, &after.nodes)
+        && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
+        && Arc::ptr_eq(&before.services, &after.services)
+        && Arc::ptr_eq(&before.endpoint_slices, &after.endpoint_slices)
 }
 
 fn describe(status: &manx_bgp_driver::Status) -> status::Bgp {

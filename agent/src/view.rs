@@ -39,6 +39,8 @@ impl View {
             cluster: watch::Sender::default(),
             report: watch::Sender::default(),
             blocks: watch::Sender::default(),
+            borrowed: watch::Sender::default(),
+            complaints: watch::Sender::default(),
             address: watch::Sender::default(),
             converged: watch::Sender::default(),
             questions: watch::Sender::default(),

@@ -4,6 +4,11 @@
 //! route, then what BGP brought, then the blackhole of a block. A block of ours is never reached through BGP, though, so a
 //! path to the block itself loses to its blackhole. Another program's route with the same key always stays, and
 //! ours is held back.
+//!
+//! A borrowed address needs nothing of its own here: a pod's host route is a /32 (or /128) in whichever block it lies, and
+//! a path to a single address inside our own block is more specific than the block's blackhole.
+//!
+//! IPv6 is for this node's own pods and blocks so far; no route leads to another node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,14 +59,14 @@ pub fn desired(facts: &Facts, snapshot: &Snapshot) -> Desired {
 
 fn add_blocks(facts: &Facts, desired: &mut Desired) {
     let several = |block: &&IpNet| block.prefix_len() < block.max_prefix_len();
-    for block in facts.blocks.iter().filter(several).filter(|block| block.addr().is_ipv4()) {
+    for block in facts.blocks.iter().filter(several) {
         desired.put(*block, Target::Blackhole);
     }
 }
 
 fn add_endpoints(facts: &Facts, snapshot: &Snapshot, desired: &mut Desired) {
     for (address, device) in &facts.endpoints {
-        match endpoint_device(*address, device, snapshot) {
+        match endpoint_device(device, snapshot) {
             Ok(device) => {
                 let hop = Hop { device, gateway: None, onlink: false };
                 desired.put(IpNet::from(*address), Target::Hops(vec![hop]));
@@ -73,9 +78,8 @@ fn add_endpoints(facts: &Facts, snapshot: &Snapshot, desired: &mut Desired) {
     }
 }
 
-fn endpoint_device(address: IpAddr, device: &str, snapshot: &Snapshot) -> Result<IfIndex, String> {
+fn endpoint_device(device: &str, snapshot: &Snapshot) -> Result<IfIndex, String> {
     match snapshot.link(device) {
-        _ if address.is_ipv6() => Err("IPv6 is not routed".to_owned()),
         Some(link) if link.up => Ok(link.index),
         Some(_) => Err(format!("its device {device} is down")),
         None => Err(format!("its device {device} is missing")),
@@ -108,7 +112,7 @@ fn hold_back(snapshot: &Snapshot, desired: &mut Desired) {
 
 impl Desired {
     fn put(&mut self, destination: IpNet, target: Target) {
-        let key = RouteKey { destination, priority: 0 };
+        let key = RouteKey::of(destination);
         self.routes.insert(key, Route { key, protocol: Protocol::MANX, target });
     }
 }

@@ -16,8 +16,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The kernel of one network namespace. Cheap to share; calls may run at the same time.
 pub trait Kernel: Send + Sync {
-    /// Prepares the node itself: lets it forward IPv4 packets, unless `forwarding` is false
-    /// (`FELIX_IPFORWARDING=Disabled`), and looks whether anything about `device`, the link that carries the node's
+    /// Prepares the node itself: lets it forward IPv4 packets, and IPv6 packets as soon as a pod has an IPv6 address,
+    /// unless `forwarding` is false (`FELIX_IPFORWARDING=Disabled`), and looks whether anything about `device`, the link that carries the node's
     /// address, will be in the way. Returns warnings for the operator.
     fn prepare<'a>(
         &'a self,
@@ -36,14 +36,15 @@ pub trait Kernel: Send + Sync {
     /// waited for is told to the next who does. For one waiter at a time.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
-    /// Makes the pod's link: veth with its peer inside `netns`, addresses, routes, neighbour entry and sysctls as
-    /// Calico has them, and the host route. When this link exists already and is right, nothing is changed; a link of
-    /// this name that belongs to another container (by its alias), or is damaged, is replaced. After an error nothing of
-    /// it is left. For one pod at a time by name.
+    /// Makes the pod's link: veth with its peer inside `netns`, addresses, routes, neighbour entries and sysctls as
+    /// Calico has them, and the host routes. When this link exists already and is right, nothing is changed, not even the
+    /// MTU; a link of this name that belongs to another container (by its alias), or is damaged, is replaced. After an
+    /// error nothing of it is left. For one pod at a time by name.
     fn attach<'a>(&'a self, netns: OwnedFd, pod: &'a PodLink)
     -> BoxFuture<'a, Result<Attached, KernelError>>;
 
-    /// Says what differs from what [`Self::attach`] would make; empty when nothing does.
+    /// Says what differs from what [`Self::attach`] made; empty when nothing does. A pod keeps the MTU that it was given
+    /// when the wanted one changes, so both ends are compared with each other, and with nothing else.
     fn check<'a>(
         &'a self,
         netns: OwnedFd,
@@ -66,8 +67,10 @@ pub struct PodLink {
     pub handle: String,
     /// Addresses; each becomes a /32 (or /128).
     pub addresses: Vec<IpAddr>,
-    /// MTU of both ends in bytes.
+    /// MTU of both ends in bytes, for a link that is made now.
     pub mtu: u32,
+    /// The MAC address of the pod's end (`cni.projectcalico.org/hwAddr`); `None`: one that the kernel chooses.
+    pub pod_mac: Option<MacAddress>,
     /// The pod may forward packets itself (`allow_ip_forwarding`).
     pub allow_ip_forwarding: bool,
 }
@@ -79,6 +82,8 @@ pub struct Attached {
     pub host_mac: MacAddress,
     /// The pod end's MAC address.
     pub pod_mac: MacAddress,
+    /// MTU of both ends in bytes: that of a link which was there already may not be the one that was asked for.
+    pub mtu: u32,
 }
 
 /// An Ethernet address.
@@ -88,6 +93,17 @@ pub struct MacAddress(pub [u8; 6]);
 impl MacAddress {
     /// The host end of every pod's veth (Calico's): pods may cache it for 169.254.1.1 for ever.
     pub const HOST_END: Self = Self([0xee; 6]);
+
+    /// Why a pod's end cannot have this address, if so.
+    pub fn unfit_for_a_pod(self) -> Option<&'static str> {
+        match self {
+            Self([0, 0, 0, 0, 0, 0]) => Some("it is zero"),
+            // IEEE 802-2014 §8.2.2: the first bit on the wire is the lowest of the first octet.
+            Self([first, ..]) if first & 1 == 1 => Some("it is a multicast address"),
+            Self::HOST_END => Some("it is that of the link's other end"),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for MacAddress {

@@ -72,7 +72,7 @@ impl<'a> Chooser<'a> {
             return Some(Path::Unresolved { reason });
         }
         if prefix.addr().is_ipv6() {
-            return withheld("IPv6 is not routed".to_owned());
+            return withheld("IPv6 is not routed between nodes yet".to_owned());
         }
         if self.facts.blocks.contains(&prefix) {
             return withheld(format!("{prefix} is a block of this node"));

@@ -52,6 +52,18 @@ pub struct RouteKey {
     pub priority: u32,
 }
 
+impl RouteKey {
+    /// The metric that the kernel gives an IPv6 route which asks for none (`IP6_RT_PRIO_USER`, linux/ipv6_route.h): it
+    /// keeps 0 for nobody, and reads it as this one.
+    const IPV6_PRIORITY: u32 = 1024;
+
+    /// The key of our route to `destination`: with the kernel's default metric of its family.
+    pub fn of(destination: IpNet) -> Self {
+        let priority = if destination.addr().is_ipv6() { Self::IPV6_PRIORITY } else { 0 };
+        Self { destination, priority }
+    }
+}
+
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -85,14 +97,15 @@ pub struct Hop {
     pub onlink: bool,
 }
 
-/// What the kernel has: every link, and the IPv4 routes of the main table that matter to us. Those are ours (by
-/// [`Protocol::MANX`]), those by which next hops may be resolved (not [`Protocol::is_bgp`]), and any other that has the
-/// key of one of ours, since the two stand in each other's way. Routes for one type of service only are left out.
+/// What the kernel has: every link, and the routes of the main table that matter to us, of both families. Those are
+/// ours (by [`Protocol::MANX`]), those by which next hops may be resolved (not [`Protocol::is_bgp`]), and any other that
+/// has the key of one of ours, since the two stand in each other's way. Routes for one type of service or one source
+/// only are left out, and so are those to link-local addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// By index.
     pub links: BTreeMap<IfIndex, Link>,
-    /// In the order in which the kernel lists them.
+    /// In the order in which the kernel lists them, IPv4 first.
     pub routes: Vec<Route>,
 }
 
@@ -187,9 +200,9 @@ impl fmt::Display for Protocol {
 
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.priority {
-            0 => self.destination.fmt(f),
-            metric => write!(f, "{} metric {metric}", self.destination),
+        match *self == Self::of(self.destination) {
+            true => self.destination.fmt(f),
+            false => write!(f, "{} metric {}", self.destination, self.priority),
         }
     }
 }

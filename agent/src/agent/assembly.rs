@@ -1,6 +1,6 @@
 //! The parts of an agent, wired: one function for each task, and the channels between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::coalesce::Coalesce;
 use crate::config::{Backend, Config};
 use crate::endpoints;
 use crate::node_loop::NodeLoop;
+use crate::passwords::{Keeper, Passwords};
 use crate::pod_objects::{PodObjects, keep_annotated};
 use crate::pods::Pods;
 use crate::publish::{NodeMaker, Publication, keep_published};
@@ -197,6 +198,15 @@ impl Assembly {
         }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         self.feeds.questions.send_replace(Some(ask));
+        let (passwords_wanted, wanted) = watch::channel(BTreeSet::new());
+        let (sender, passwords) = watch::channel(Passwords::new());
+        let keeper = Keeper {
+            store: Arc::clone(&self.doors.store),
+            namespace: self.config.namespace.clone(),
+            wanted,
+            passwords: sender,
+        };
+        self.tasks.spawn(keeper.run());
         let route_loop = RouteLoop {
             node: self.config.node.clone(),
             address: self.address.address(),
@@ -204,6 +214,10 @@ impl Assembly {
             forwarding_preserved: kernel.ours().next().is_some(),
             cluster: self.cluster.clone(),
             blocks: self.feeds.blocks.subscribe(),
+            borrowed: self.feeds.borrowed.subscribe(),
+            passwords,
+            passwords_wanted,
+            complaints: self.feeds.complaints.clone(),
             paths,
             converged: self.feeds.converged.clone(),
             questions,

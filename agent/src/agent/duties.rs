@@ -20,7 +20,15 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
     let store = || Arc::clone(&doors.store);
     let cluster = || feeds.cluster.subscribe();
     tasks.spawn(Candidate::new(config.node.clone(), store(), leads, doors.wall_clock, doors.seed).run());
-    tasks.spawn(Reporter { store: store(), cluster: cluster(), leads: leading.clone() }.run());
+    tasks.spawn(
+        Reporter {
+            store: store(),
+            cluster: cluster(),
+            of_bgp: feeds.complaints.subscribe(),
+            leads: leading.clone(),
+        }
+        .run(),
+    );
     tasks.spawn(information::keep(store(), cluster(), leading, guid(doors.seed)));
 }
 

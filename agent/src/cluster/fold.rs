@@ -192,7 +192,6 @@ impl Fold {
             nodes: self.nodes.values(),
             own_node: self.own_node.get(self.node.as_str()),
             bgp: self.bgp.get(DEFAULT).unwrap_or_default(),
-            bgp_of_node: self.bgp.get(&of_node),
             bgp_configurations: self.bgp.values(),
             peers: self.peers.values(),
             filters: self.filters.values(),

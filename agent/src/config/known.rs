@@ -1,8 +1,14 @@
 //! The names of variables: which we act on, which we know from Calico, and which are nobody's.
 
 /// Manx's own variables. Another name that begins with `MANX_` is a mistake.
-pub(super) const MANX: &[&str] =
-    &["MANX_DATASTORE", "MANX_RUN_DIR", "MANX_STATE_DIR", "MANX_CONFIG_REVISION", "MANX_LOG"];
+pub(super) const MANX: &[&str] = &[
+    "MANX_DATASTORE",
+    "MANX_NAMESPACE",
+    "MANX_RUN_DIR",
+    "MANX_STATE_DIR",
+    "MANX_CONFIG_REVISION",
+    "MANX_LOG",
+];
 
 /// Calico's variables that we act on.
 const ACTED_ON: &[&str] = &[

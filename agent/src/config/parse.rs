@@ -133,6 +133,12 @@ pub(super) fn datastore_type(text: &str) -> Result<DatastoreChoice, String> {
     }
 }
 
+/// A namespace of Kubernetes.
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    manx_model::check_key(manx_model::Kind::Secret, &format!("{text}/name")).map_err(|(_, reason)| reason)?;
+    Ok(text.to_owned())
+}
+
 /// An absolute path of a file.
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     directory(text).map_err(|_| "it is no absolute path of a file".into())

@@ -43,6 +43,7 @@ impl Bare {
             addresses: vec![IpAddr::V4(Ipv4Addr::from(0x0ac9_0000 + u32::from(pod.index)))],
             mtu: 1480,
             allow_ip_forwarding: false,
+            pod_mac: None,
         };
         let netns = File::open(&pod.netns)?;
         self.runtime.block_on(self.kernel.attach(netns.into(), &link))?;

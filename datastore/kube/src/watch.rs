@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use manx_datastore::{EventSender, Only};
 use manx_model::Kind;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -133,7 +134,7 @@ enum End {
     /// The connection broke, or what came on it was no watch.
     Broken(String),
     /// There was no answer, or one that says no.
-    Refused { reason: String, asked: Option<Duration> },
+    Refused { reason: String, asked: Option<Duration>, busy: bool },
 }
 
 impl Watch {
@@ -157,7 +158,10 @@ impl Watch {
                     }
                     self.trouble(&reason, 2, None).await;
                 }
-                End::Refused { reason, asked } => self.trouble(&reason, 1, asked).await,
+                // A server that is busy is there.
+                End::Refused { reason, asked, busy } => {
+                    self.trouble(&reason, 1 + u32::from(busy), asked).await;
+                }
             }
         }
     }
@@ -202,7 +206,7 @@ impl Watch {
                 self.progress();
                 End::Next
             }
-            Err(error) => End::Refused { reason: error.to_string(), asked: None },
+            Err(error) => End::Refused { reason: error.to_string(), asked: None, busy: false },
         }
     }
 
@@ -277,7 +281,7 @@ impl Watch {
             call = call.metadata_only();
         }
         let deadline = Instant::now() + self.connection.timeout;
-        let refused = |reason: String| End::Refused { reason, asked: None };
+        let refused = |reason: String| End::Refused { reason, asked: None, busy: false };
         let response = self.connection.head(Some(self.kind), &call, deadline).await.map_err(refused)?;
         if response.status().is_success() {
             return Ok(Lines::new(response.into_body()));
@@ -290,7 +294,10 @@ impl Watch {
                 self.connection.streams_lists.store(false, Ordering::Relaxed);
                 End::Next
             }
-            refusal => End::Refused { reason: refusal.to_string(), asked },
+            refusal => {
+                let busy = status == StatusCode::TOO_MANY_REQUESTS;
+                End::Refused { reason: refusal.to_string(), asked, busy }
+            }
         })
     }
 }

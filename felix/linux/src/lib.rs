@@ -11,6 +11,7 @@ mod message;
 mod monitor;
 mod netns;
 mod parse;
+mod parts;
 mod pod;
 mod read;
 mod route;
@@ -21,6 +22,7 @@ mod tunnel;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manx_felix::{Attached, BoxFuture, Kernel, KernelError, Operation, PodLink, Snapshot};
 
@@ -40,6 +42,8 @@ pub(crate) struct Node {
     sockets: Sockets,
     monitor: Monitor,
     sysctl: Sysctl,
+    /// The node is to forward packets; known once it has been prepared.
+    forwards: AtomicBool,
 }
 
 impl LinuxKernel {
@@ -63,7 +67,7 @@ impl LinuxKernel {
         let open = || -> io::Result<Node> {
             let sockets = Sockets::new(netns::current()?);
             let monitor = Monitor::open(sockets.ports(), bytes)?;
-            Ok(Node { sockets, monitor, sysctl: Sysctl::open()? })
+            Ok(Node { sockets, monitor, sysctl: Sysctl::open(true)?, forwards: AtomicBool::new(false) })
         };
         Ok(Self { node: Arc::new(open().map_err(|error| failed(action, &error))?) })
     }
@@ -89,6 +93,10 @@ impl LinuxKernel {
 impl Node {
     fn netns(&self) -> BorrowedFd<'_> {
         self.sockets.netns().as_fd()
+    }
+
+    fn forwards(&self) -> bool {
+        self.forwards.load(Ordering::Relaxed)
     }
 }
 
@@ -166,6 +174,7 @@ fn apply(node: &Node, socket: &mut Socket, operations: &[Operation]) -> Vec<Resu
 }
 
 fn prepare(node: &Node, device: &str, forwarding: bool) -> Result<Vec<String>, KernelError> {
+    node.forwards.store(forwarding, Ordering::Relaxed);
     // Only where it changes: writing it resets parameters of every device.
     if forwarding && node.sysctl.read(Parameter::Forwarding)?.as_deref() != Some("1") {
         node.sysctl.write(Parameter::Forwarding, "1")?;

@@ -5,7 +5,8 @@
 //! what it last saw of each link, where an event that brings nothing new is passed over, and which links are in our hands:
 //! while they are, events about them are our own doing, and when we let go, those that are already queued are read first.
 //!
-//! The kernel sends nothing for IPv4 routes that it drops because a link goes down: the link's own event stands for them.
+//! So it is with IPv6 routes, which the kernel itself takes away when their device goes: those over a link in our hands are
+//! our own doing. The kernel sends nothing for IPv4 routes that it drops because a link goes down: the link's own event stands for them.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -27,8 +28,8 @@ use crate::socket::Ports;
 
 /// Receive buffer, in bytes: 100,000 routes written in one go fit.
 pub(crate) const EVENT_BUFFER: usize = 16 << 20;
-/// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE.
-const GROUPS: [u32; 3] = [1, 5, 7];
+/// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE.
+const GROUPS: [u32; 4] = [1, 5, 7, 11];
 const DATAGRAM: usize = 64 << 10;
 
 pub(crate) struct Monitor {
@@ -153,20 +154,26 @@ impl Monitor {
         match message.kind {
             RTM_NEWLINK | RTM_DELLINK => state.see_link(message, ours),
             RTM_NEWADDR | RTM_DELADDR => state.dirty |= !ours,
-            RTM_NEWROUTE | RTM_DELROUTE => state.dirty |= !ours && concerns_us(message.payload),
+            RTM_NEWROUTE | RTM_DELROUTE => state.see_route(message, ours),
             _ => {}
         }
     }
 }
 
-/// Routes of the main table, but those of other BGP speakers.
-fn concerns_us(payload: &[u8]) -> bool {
-    parse::route_owner(payload).is_some_and(|(table, protocol)| {
-        table == RT_TABLE_MAIN && (!protocol.is_bgp() || protocol == Protocol::MANX)
-    })
-}
-
 impl State {
+    /// What concerns us are routes of the main table, but those of other BGP speakers and to link-local addresses.
+    fn see_route(&mut self, message: Message<'_>, ours: bool) {
+        let Some((table, protocol, device)) = parse::route_owner(message.payload) else { return };
+        let concerns_us = table == RT_TABLE_MAIN && (!protocol.is_bgp() || protocol == Protocol::MANX);
+        if ours || self.dirty || !concerns_us || parse::is_link_local(message.payload) {
+            return;
+        }
+        let link = device.and_then(|device| self.links.get(&device.0));
+        let in_hand = link.is_some_and(|link| self.in_hand.contains_key(&link.name));
+        // Port 0 is the kernel's own.
+        self.dirty = !(in_hand && message.port == 0);
+    }
+
     fn see_link(&mut self, message: Message<'_>, ours: bool) {
         let Some(device) = parse::device(message.payload) else { return };
         let link = device.link;

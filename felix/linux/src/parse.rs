@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use manx_felix::{Hop, IfIndex, Link, MacAddress, Protocol, Route, RouteKey, Target};
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
@@ -18,6 +18,8 @@ pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RT_TABLE_MAIN: u32 = 254;
 
 const HEADER: usize = 16;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
 const RTM_F_CLONED: u32 = 0x200;
 const RTNH_F_ONLINK: u8 = 4;
@@ -123,8 +125,8 @@ pub(crate) fn device(payload: &[u8]) -> Option<Device> {
     is_a_link.then_some(device)
 }
 
-/// RTM_NEWADDR of IPv4: the link and the address with its subnet.
-pub(crate) fn address(payload: &[u8]) -> Option<(IfIndex, Ipv4Net)> {
+/// RTM_NEWADDR: the link and the address with its subnet.
+pub(crate) fn address(payload: &[u8]) -> Option<(IfIndex, IpNet)> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     let prefix_len = *payload.get(1)?;
@@ -132,15 +134,18 @@ pub(crate) fn address(payload: &[u8]) -> Option<(IfIndex, Ipv4Net)> {
     let (mut local, mut peer) = (None, None);
     for (kind, value) in Attributes::after(payload, 8) {
         match kind {
-            IFA_ADDRESS => peer = ipv4(value),
-            IFA_LOCAL => local = ipv4(value),
+            IFA_ADDRESS => peer = ip(value),
+            IFA_LOCAL => local = ip(value),
             _ => {}
         }
     }
     let address = local.or(peer)?;
     // On a point-to-point link the length is that of the peer's address.
-    let prefix_len = if peer.is_some_and(|peer| peer != address) { 32 } else { prefix_len };
-    Some((index, Ipv4Net::new(address, prefix_len).ok()?))
+    let net = match peer.is_some_and(|peer| peer != address) {
+        true => IpNet::from(address),
+        false => IpNet::new(address, prefix_len).ok()?,
+    };
+    Some((index, net))
 }
 
 /// `linux/rtnetlink.h`.
@@ -154,30 +159,47 @@ mod rta {
     pub(super) const VIA: u16 = 18;
 }
 
-/// Of an IPv4 route: the table and who wrote it.
-pub(crate) fn route_owner(payload: &[u8]) -> Option<(u32, Protocol)> {
-    let table = Attributes::after(payload, 12).find(|(kind, _)| *kind == rta::TABLE);
-    let table = table.and_then(|(_, value)| u32_at(value, 0)).unwrap_or(u32::from(*payload.get(4)?));
-    Some((table, Protocol(*payload.get(5)?)))
+/// Of a route: the table, who wrote it, and its first device, if it has one.
+pub(crate) fn route_owner(payload: &[u8]) -> Option<(u32, Protocol, Option<IfIndex>)> {
+    let (mut table, mut device) = (u32::from(*payload.get(4)?), None);
+    for (kind, value) in Attributes::after(payload, 12) {
+        match kind {
+            rta::TABLE => table = u32_at(value, 0)?,
+            rta::OIF => device = u32_at(value, 0).map(IfIndex),
+            _ => {}
+        }
+    }
+    Some((table, Protocol(*payload.get(5)?), device))
 }
 
-/// RTM_NEWROUTE of IPv4. `None` where it is no plain route: for one type of service only, or a cached clone.
+/// The message is about a route to link-local addresses, which every IPv6 device has.
+pub(crate) fn is_link_local(payload: &[u8]) -> bool {
+    let destination = Attributes::after(payload, 12).find(|(kind, _)| *kind == rta::DST);
+    matches!(destination.and_then(|(_, value)| ip(value)), Some(IpAddr::V6(to)) if to.is_unicast_link_local())
+}
+
+/// RTM_NEWROUTE. `None` where it is no plain route: for one type of service or one source only, a cached clone, or to
+/// link-local addresses.
 pub(crate) fn route(payload: &[u8]) -> Option<Route> {
     const RTN_UNICAST: u8 = 1;
     const RTN_BLACKHOLE: u8 = 6;
-    let [_, length, _, tos, _, protocol, _, kind] = *payload.first_chunk()?;
+    let [family, length, source, tos, _, protocol, _, kind] = *payload.first_chunk()?;
     let flags = u32_at(payload, 8)?;
-    if tos != 0 || flags & RTM_F_CLONED != 0 {
+    if source != 0 || tos != 0 || flags & RTM_F_CLONED != 0 || is_link_local(payload) {
         return None;
     }
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination = match family {
+        AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let (mut priority, mut device, mut gateway, mut hops) = (0, None, None, Vec::new());
     for (kind, value) in Attributes::after(payload, 12) {
         match kind {
-            rta::DST => destination = ipv4(value)?,
+            rta::DST => destination = ip(value)?,
             rta::PRIORITY => priority = u32_at(value, 0)?,
             rta::OIF => device = u32_at(value, 0).map(IfIndex),
-            rta::GATEWAY => gateway = ipv4(value).map(IpAddr::V4),
+            rta::GATEWAY => gateway = ip(value),
             rta::VIA => gateway = via(value),
             rta::MULTIPATH => hops = multipath(value),
             _ => {}
@@ -191,7 +213,7 @@ pub(crate) fn route(payload: &[u8]) -> Option<Route> {
         RTN_BLACKHOLE => Target::Blackhole,
         _ => Target::Other,
     };
-    let key = RouteKey { destination: IpNet::V4(Ipv4Net::new(destination, length).ok()?), priority };
+    let key = RouteKey { destination: IpNet::new(destination, length).ok()?, priority };
     Some(Route { key, protocol: Protocol(protocol), target })
 }
 
@@ -202,7 +224,7 @@ fn multipath(mut bytes: &[u8]) -> Vec<Hop> {
         let onlink = *bytes.get(2)? & RTNH_F_ONLINK != 0;
         let device = IfIndex(u32_at(bytes, 4)?);
         let gateway = Attributes::new(bytes.get(8..length)?).find_map(|(kind, value)| match kind {
-            rta::GATEWAY => ipv4(value).map(IpAddr::V4),
+            rta::GATEWAY => ip(value),
             rta::VIA => via(value),
             _ => None,
         });
@@ -215,8 +237,7 @@ fn multipath(mut bytes: &[u8]) -> Vec<Hop> {
 /// `struct rtvia`: a gateway of another family (RFC 5549).
 fn via(value: &[u8]) -> Option<IpAddr> {
     let (_, address) = value.split_at_checked(2)?;
-    let v6 = || address.try_into().ok().map(|bytes: [u8; 16]| IpAddr::V6(Ipv6Addr::from(bytes)));
-    ipv4(address).map(IpAddr::V4).or_else(v6)
+    ip(address)
 }
 
 /// RTM_NEWNEIGH: the state (`NUD_*`) and the MAC address.
@@ -232,8 +253,10 @@ pub(crate) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-fn ipv4(value: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
+/// An address; its length tells the family.
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

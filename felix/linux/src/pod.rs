@@ -1,66 +1,20 @@
-//! A pod's link: made, and its parts named once for making and checking alike.
+//! A pod's link: made, kept and taken away.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use ipnet::IpNet;
-use manx_felix::{
-    Attached, Hop, IfIndex, KernelError, MacAddress, Operation, PodLink, Protocol, Route, RouteKey, Target,
-};
+use manx_felix::{Attached, IfIndex, KernelError, MacAddress, Operation, PodLink};
 
 use crate::Node;
 use crate::check;
 use crate::error::{EEXIST, EINVAL, failed, refuse, refused};
 use crate::link;
-use crate::message;
+use crate::message::{self, Family};
 use crate::netns::{self, Relation};
-use crate::parse::Device;
+use crate::parse::{self, Device};
+use crate::parts;
 use crate::route;
-use crate::socket::Socket;
+use crate::socket::{Request, Socket};
 use crate::sysctl::{Parameter, Sysctl};
-
-/// The gateway of every pod: an address that no host has, since the host's end of the link answers for it.
-pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// Of the kernel (IFNAMSIZ, IFALIASZ, with the terminating zero).
-const NAME_MAX: usize = 15;
-const ALIAS_MAX: usize = 255;
-
-/// The parameters of the host's end, with their values, as Calico's CNI plugin sets them
-/// (`cni-plugin/pkg/dataplane/linux/dataplane_linux.go`).
-pub(crate) fn host_parameters(device: &str) -> [(Parameter<'_>, &'static str); 5] {
-    [
-        // Packets from the pod to 127.0.0.0/8, as a host port's DNAT makes them, are not martians.
-        (Parameter::Device(device, "route_localnet"), "1"),
-        // Answer for the gateway at once.
-        (Parameter::Neighbour(device, "proxy_delay"), "0"),
-        (Parameter::Device(device, "proxy_arp"), "1"),
-        (Parameter::Device(device, "forwarding"), "1"),
-        // A pod is no router to its host.
-        (Parameter::Device6(device, "accept_ra"), "0"),
-    ]
-}
-
-/// The value of `net.ipv4.ip_forward` in the pod.
-pub(crate) fn pod_forwarding(pod: &PodLink) -> &'static str {
-    if pod.allow_ip_forwarding { "1" } else { "0" }
-}
-
-/// The pod's addresses, of which [`validate`] has made sure that they are IPv4.
-pub(crate) fn addresses(pod: &PodLink) -> impl Iterator<Item = Ipv4Addr> {
-    pod.addresses.iter().filter_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    })
-}
-
-/// The host's routes to the pod.
-pub(crate) fn host_routes(pod: &PodLink, device: IfIndex) -> impl Iterator<Item = Route> {
-    addresses(pod).map(move |address| Route {
-        key: RouteKey { destination: IpNet::from(IpAddr::V4(address)), priority: 0 },
-        protocol: Protocol::MANX,
-        target: Target::Hops(vec![Hop { device, gateway: None, onlink: false }]),
-    })
-}
 
 /// Makes the link, unless it is there and right.
 pub(crate) fn attach(
@@ -69,8 +23,9 @@ pub(crate) fn attach(
     netns: &OwnedFd,
     pod: &PodLink,
 ) -> Result<Attached, KernelError> {
-    validate(pod)?;
+    parts::validate(pod)?;
     refuse_namespace(node, netns, pod)?;
+    prepare_ipv6(node, pod)?;
     let _hand = node.monitor.hold(&pod.host_device);
     if let Some(present) = link::find(socket, &pod.host_device)? {
         if let Some(attached) = keep(node, socket, netns, pod, &present)? {
@@ -78,9 +33,7 @@ pub(crate) fn attach(
         }
         link::delete(socket, &pod.host_device, present.link.index)?;
     }
-    create(socket, netns, pod)?;
-    let host = link::find(socket, &pod.host_device)?
-        .ok_or_else(|| refuse(format!("attaching {}", pod.host_device), "it vanished while it was set up"))?;
+    let host = create(socket, netns, pod)?;
     finish(node, socket, netns, pod, &host).inspect_err(|_| {
         // Nothing is left behind; the first error is the one to tell.
         let _ = link::delete(socket, &pod.host_device, host.link.index);
@@ -94,6 +47,23 @@ fn refuse_namespace(node: &Node, netns: &OwnedFd, pod: &PodLink) -> Result<(), K
         Ok(Relation::Own) => Err(refuse(action, "the pod's network namespace is the node's own")),
         Ok(Relation::NoNamespace) => Err(refuse(action, "the pod's file is no network namespace")),
         Err(error) => Err(failed(action, &error)),
+    }
+}
+
+/// Before the first pod with IPv6 comes, the node may not have had a reason to forward it. Not sooner: a node that
+/// forwards IPv6 stops listening to its routers' advertisements, unless `accept_ra` is 2.
+fn prepare_ipv6(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
+    const ALL: Parameter<'_> = Parameter::Device6("all", "forwarding");
+    let Some(address) = pod.addresses.iter().find(|address| address.is_ipv6()) else { return Ok(()) };
+    match node.sysctl.read(ALL)? {
+        None => {
+            let reason =
+                format!("the pod is to have {address}, and this kernel has no IPv6 (ipv6.disable=1?)");
+            Err(refuse(format!("attaching {}", pod.host_device), reason))
+        }
+        // Only where it changes: writing it resets parameters of every device.
+        Some(value) if value != "1" && node.forwards() => node.sysctl.write(ALL, "1"),
+        Some(_) => Ok(()),
     }
 }
 
@@ -116,31 +86,39 @@ fn keep(
     {
         return Ok(None);
     }
-    let pod_mac = in_pod(netns, pod, |socket| mac(&pod_end(socket, pod)?, pod))?;
-    Ok(Some(Attached { host_mac: MacAddress::HOST_END, pod_mac }))
+    let mac = in_pod(netns, pod, |socket| Ok(link::find(socket, &pod.pod_device)?.and_then(|end| end.mac)))?;
+    let pod_mac = mac.ok_or_else(|| refuse(configuring(pod), "it is gone"))?;
+    Ok(Some(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: present.link.mtu }))
 }
 
-fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink) -> Result<(), KernelError> {
+/// Both ends, the host's with its alias. Where the pod has IPv6 the host's end is left down, since the kernel begins
+/// with IPv6 as soon as a device is up, and must have its parameters before.
+fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink) -> Result<Device, KernelError> {
     let action = || format!("making link {} with {} in the pod", pod.host_device, pod.pod_device);
     // The alias comes in the same `send`, so that no crash of ours can come between.
-    let requests = [message::veth(pod, netns.as_fd()), message::set_alias(&pod.host_device, &pod.handle)];
-    let outcomes = socket.exchange(&requests, |_| ()).map_err(|error| refused(action(), error.into()))?;
-    match outcomes.as_slice() {
-        [Err(refusal), _] if refusal.errno == EEXIST => {
+    let requests = [
+        message::veth(pod, netns.as_fd(), !parts::wants(pod, Family::V6)),
+        message::identify(&pod.host_device, &pod.handle),
+        message::link_by_name(&pod.host_device),
+    ];
+    let mut made = None;
+    let outcomes = socket.exchange(&requests, |reply| made = parse::device(reply.payload));
+    match outcomes.map_err(|error| refused(action(), error.into()))?.as_slice() {
+        [Err(refusal), ..] if refusal.errno == EEXIST => {
             let device = &pod.pod_device;
             let reason = format!(
                 "the pod already has a device {device}, which is not Manx's: another plugin made it?"
             );
             Err(refuse(action(), reason))
         }
-        [Err(refusal), _] => Err(refused(action(), refusal.clone())),
-        [Ok(()), Err(refusal)] => {
+        [Err(refusal), ..] => Err(refused(action(), refusal.clone())),
+        [_, Err(refusal), ..] | [.., Err(refusal)] => {
             if let Some(host) = link::find(socket, &pod.host_device)? {
                 link::delete(socket, &pod.host_device, host.link.index)?;
             }
             Err(refused(action(), refusal.clone()))
         }
-        _ => Ok(()),
+        _ => made.ok_or_else(|| refuse(action(), "it vanished while it was set up")),
     }
 }
 
@@ -152,13 +130,28 @@ fn finish(
     pod: &PodLink,
     host: &Device,
 ) -> Result<Attached, KernelError> {
-    for (parameter, value) in host_parameters(&pod.host_device) {
+    for (parameter, value) in parts::host_parameters6(pod) {
         node.sysctl.write(parameter, value)?;
     }
-    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod))?;
-    let routes: Vec<Operation> = host_routes(pod, host.link.index).map(Operation::AddRoute).collect();
+    socket
+        .request(&host_requests(pod, host.link.index))
+        .map_err(|refusal| refused(format!("configuring {}", pod.host_device), refusal))?;
+    let end =
+        host.peer.map(IfIndex).ok_or_else(|| refuse(configuring(pod), "the kernel does not tell it"))?;
+    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod, end))?;
+    let routes: Vec<Operation> = parts::host_routes(pod, host.link.index).map(Operation::AddRoute).collect();
     route::write(socket, &routes).into_iter().collect::<Result<(), KernelError>>()?;
-    Ok(Attached { host_mac: host.mac.unwrap_or(MacAddress::HOST_END), pod_mac })
+    Ok(Attached { host_mac: host.mac.unwrap_or(MacAddress::HOST_END), pod_mac, mtu: host.link.mtu })
+}
+
+fn host_requests(pod: &PodLink, device: IfIndex) -> Vec<Request> {
+    let mut requests = vec![message::answer_at_once(device)];
+    if parts::wants(pod, Family::V6) {
+        // Given, and not waited for.
+        requests.push(message::add_address(device, parts::host_address()));
+        requests.push(message::set_up(device, true));
+    }
+    requests
 }
 
 /// Runs `work` inside the pod's namespace, with a socket of it.
@@ -178,35 +171,48 @@ pub(crate) fn in_pod<T: Send>(
     })?
 }
 
-/// The pod's own side. Runs inside its namespace.
-fn set_up(socket: &mut Socket, pod: &PodLink) -> Result<MacAddress, KernelError> {
-    let action = || format!("configuring {} in the pod", pod.pod_device);
-    // First, since it resets the parameters of the devices.
-    let sysctl = Sysctl::open().map_err(|error| failed(action(), &error))?;
-    if sysctl.read(Parameter::Forwarding)?.as_deref() != Some(pod_forwarding(pod)) {
-        sysctl.write(Parameter::Forwarding, pod_forwarding(pod))?;
-    }
-    let end = pod_end(socket, pod)?;
-    let device = end.link.index;
+/// The pod's own side; its end has the index `device`. Runs inside its namespace.
+fn set_up(socket: &mut Socket, pod: &PodLink, device: IfIndex) -> Result<MacAddress, KernelError> {
+    set_parameters(pod)?;
     let mut requests = vec![message::set_up(message::LOOPBACK, true), message::set_up(device, true)];
-    requests.extend(addresses(pod).map(|address| message::add_address(device, address)));
-    requests.push(message::pod_route(device, Some(GATEWAY), None));
-    requests.push(message::pod_route(device, None, Some(GATEWAY)));
-    // Proxy ARP alone answers only where the node has a route to 169.254.1.1 over another link, a default route mostly.
-    requests.push(message::permanent_neighbour(device, GATEWAY, MacAddress::HOST_END));
-    socket.request(&requests).map_err(|refusal| refused(action(), refusal))?;
-    mac(&end, pod)
+    requests.extend(parts::addresses(pod).map(|address| message::add_address(device, address)));
+    for family in parts::families(pod) {
+        let gateway = parts::gateway(family);
+        // A link-local address is on the link anyway.
+        requests.extend(gateway.is_ipv4().then(|| message::pod_route(device, Some(gateway), None)));
+        requests.push(message::pod_route(device, None, Some(gateway)));
+        // Proxy ARP alone answers only where the node has a route to 169.254.1.1 over another link, a default route
+        // mostly; and IPv6 need not ask either.
+        requests.push(message::permanent_neighbour(device, gateway, MacAddress::HOST_END));
+    }
+    requests.push(message::link_by_index(device));
+    let mut mac = None;
+    let outcomes =
+        socket.exchange(&requests, |reply| mac = parse::device(reply.payload).and_then(|end| end.mac));
+    let outcomes = outcomes.map_err(|error| refused(configuring(pod), error.into()))?;
+    outcomes.into_iter().collect::<Result<(), _>>().map_err(|refusal| refused(configuring(pod), refusal))?;
+    mac.ok_or_else(|| refuse(configuring(pod), "it has no MAC address"))
 }
 
-fn mac(end: &Device, pod: &PodLink) -> Result<MacAddress, KernelError> {
-    end.mac
-        .ok_or_else(|| refuse(format!("configuring {} in the pod", pod.pod_device), "it has no MAC address"))
+/// First of all, since forwarding resets the parameters of the devices, and IPv6 looks at its own when they come up.
+fn set_parameters(pod: &PodLink) -> Result<(), KernelError> {
+    let with_ipv6 = parts::wants(pod, Family::V6);
+    let sysctl = Sysctl::open(with_ipv6).map_err(|error| failed(configuring(pod), &error))?;
+    if sysctl.read(Parameter::Forwarding)?.as_deref() != Some(parts::pod_forwarding(pod)) {
+        sysctl.write(Parameter::Forwarding, parts::pod_forwarding(pod))?;
+    }
+    if with_ipv6 {
+        // Of every device, and of those to come.
+        sysctl.write(Parameter::Device6("all", "disable_ipv6"), "0")?;
+        for (parameter, value) in parts::pod_parameters6(pod) {
+            sysctl.write(parameter, value)?;
+        }
+    }
+    Ok(())
 }
 
-/// The pod's end. Runs inside its namespace.
-fn pod_end(socket: &mut Socket, pod: &PodLink) -> Result<Device, KernelError> {
-    link::find(socket, &pod.pod_device)?
-        .ok_or_else(|| refuse(format!("configuring {} in the pod", pod.pod_device), "it is gone"))
+fn configuring(pod: &PodLink) -> String {
+    format!("configuring {} in the pod", pod.pod_device)
 }
 
 /// Deletes the pod's link, if it is this container's.
@@ -216,7 +222,7 @@ pub(crate) fn detach(
     host_device: &str,
     handle: &str,
 ) -> Result<(), KernelError> {
-    validate_name(host_device, host_device)?;
+    parts::validate_name(host_device, host_device)?;
     let _hand = node.monitor.hold(host_device);
     match link::find(socket, host_device)? {
         Some(host) if host.link.alias.as_deref() == Some(handle) => {
@@ -224,39 +230,4 @@ pub(crate) fn detach(
         }
         _ => Ok(()),
     }
-}
-
-/// Refuses what the kernel would refuse in fewer words, or take in part.
-pub(crate) fn validate(pod: &PodLink) -> Result<(), KernelError> {
-    let action = format!("attaching {}", pod.host_device);
-    validate_name(&action, &pod.host_device)?;
-    validate_name(&action, &pod.pod_device)?;
-    let reason = match pod {
-        _ if pod.handle.is_empty() => "the handle is empty".to_owned(),
-        _ if pod.handle.len() > ALIAS_MAX => {
-            format!("the handle has {} bytes; a link's alias holds at most {ALIAS_MAX}", pod.handle.len())
-        }
-        _ if pod.handle.contains('\0') => "the handle contains a zero byte".to_owned(),
-        _ if pod.addresses.is_empty() => "it has no address".to_owned(),
-        _ if pod.addresses.iter().any(IpAddr::is_ipv6) => "IPv6 addresses are not given to pods".to_owned(),
-        _ if !(68..=65535).contains(&pod.mtu) => format!("MTU {} is not within 68 to 65535", pod.mtu),
-        _ => return Ok(()),
-    };
-    Err(refuse(action, reason))
-}
-
-/// The kernel's rule for names of devices (`dev_valid_name`).
-fn validate_name(action: &str, name: &str) -> Result<(), KernelError> {
-    let reason = match name {
-        "" => "a device's name is empty".to_owned(),
-        "." | ".." => format!("{name:?} is no name for a device"),
-        _ if name.len() > NAME_MAX => {
-            format!("{name:?} has {} bytes; a device's name has at most {NAME_MAX}", name.len())
-        }
-        _ if name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) => {
-            format!("{name:?} is no name for a device: it must not contain '/', ':' or white space")
-        }
-        _ => return Ok(()),
-    };
-    Err(refuse(action, reason))
 }

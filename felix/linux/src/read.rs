@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use manx_felix::{IfIndex, KernelError, Link, Ownership, Route, RouteKey, Snapshot};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::error::{refuse, refused};
-use crate::message;
+use crate::message::{self, Family};
 use crate::parse;
 use crate::socket::{DumpError, Socket};
 
@@ -18,10 +19,12 @@ pub(crate) fn snapshot(socket: &mut Socket) -> Result<Snapshot, KernelError> {
     again(socket, "reading links and routes", |socket| {
         // Routes before links, so that a pod which is attached meanwhile shows its link without its route, and never the
         // other way round, which would look like a route to be swept.
-        let routes = that_matter(routes(socket, None)?);
+        let mut table = routes(socket, Family::V4, None)?;
+        table.extend(routes(socket, Family::V6, None)?);
+        let routes = that_matter(table);
         let mut links = links(socket)?;
-        for (index, address) in addresses(socket)? {
-            if let Some(link) = links.get_mut(&index) {
+        for (index, address) in addresses(socket, Family::V4)? {
+            if let (Some(link), IpNet::V4(address)) = (links.get_mut(&index), address) {
                 link.addresses.push(address);
             }
         }
@@ -29,14 +32,22 @@ pub(crate) fn snapshot(socket: &mut Socket) -> Result<Snapshot, KernelError> {
     })
 }
 
-/// The IPv4 routes of the main table, of one device where one is given.
-pub(crate) fn main_table(socket: &mut Socket, device: Option<IfIndex>) -> Result<Vec<Route>, KernelError> {
-    again(socket, "reading routes", |socket| routes(socket, device))
+/// The routes of the main table of a family, of one device where one is given.
+pub(crate) fn main_table(
+    socket: &mut Socket,
+    family: Family,
+    device: Option<IfIndex>,
+) -> Result<Vec<Route>, KernelError> {
+    again(socket, "reading routes", |socket| routes(socket, family, device))
 }
 
-/// The IPv4 addresses of one link.
-pub(crate) fn addresses_of(socket: &mut Socket, device: IfIndex) -> Result<Vec<Ipv4Net>, KernelError> {
-    let all = again(socket, "reading addresses", addresses)?;
+/// The addresses of a family of one link.
+pub(crate) fn addresses_of(
+    socket: &mut Socket,
+    family: Family,
+    device: IfIndex,
+) -> Result<Vec<IpNet>, KernelError> {
+    let all = again(socket, "reading addresses", |socket| addresses(socket, family))?;
     Ok(all.into_iter().filter(|(index, _)| *index == device).map(|(_, address)| address).collect())
 }
 
@@ -66,16 +77,30 @@ fn links(socket: &mut Socket) -> Result<BTreeMap<IfIndex, Link>, DumpError> {
     Ok(links)
 }
 
-fn addresses(socket: &mut Socket) -> Result<Vec<(IfIndex, Ipv4Net)>, DumpError> {
+fn addresses(socket: &mut Socket, family: Family) -> Result<Vec<(IfIndex, IpNet)>, DumpError> {
     let mut addresses = Vec::new();
-    socket.dump(message::addresses(), |message| addresses.extend(parse::address(message.payload)))?;
+    dump(socket, family, message::addresses(family), |payload| addresses.extend(parse::address(payload)))?;
     Ok(addresses)
 }
 
-fn routes(socket: &mut Socket, device: Option<IfIndex>) -> Result<Vec<Route>, DumpError> {
+fn routes(socket: &mut Socket, family: Family, device: Option<IfIndex>) -> Result<Vec<Route>, DumpError> {
     let mut routes = Vec::new();
-    socket.dump(message::routes(device), |message| routes.extend(parse::route(message.payload)))?;
+    dump(socket, family, message::routes(family, device), |payload| routes.extend(parse::route(payload)))?;
     Ok(routes)
+}
+
+/// A kernel without IPv6 answers a question about it with all that it has of other families.
+fn dump(
+    socket: &mut Socket,
+    family: Family,
+    message: RouteNetlinkMessage,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), DumpError> {
+    socket.dump(message, |message| {
+        if message.payload.first() == Some(&family.number()) {
+            each(message.payload);
+        }
+    })
 }
 
 /// Leaves out other BGP speakers' routes, unless one has the key of one of ours.

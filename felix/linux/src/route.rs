@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use manx_felix::{Hop, KernelError, Operation, Ownership, Route, RouteKey, TUNNEL_DEVICE, Target};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
-    RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{EEXIST, ESRCH, refuse, refused};
+use crate::message::Family;
 use crate::read;
 use crate::socket::{Refusal, Request, Socket};
 
@@ -56,7 +57,16 @@ pub(crate) fn write(socket: &mut Socket, operations: &[Operation]) -> Vec<Result
 /// Additions whose key is taken: by ourselves, since the snapshot was read (a pod that was attached meanwhile), then
 /// the route is replaced; or by another program, then its route stays.
 fn take_over(socket: &mut Socket, taken: Vec<(&Route, &mut Result<(), KernelError>)>) {
-    let table = read::main_table(socket, None);
+    let (v6, v4) = taken.into_iter().partition(|(route, _)| route.key.destination.addr().is_ipv6());
+    take_over_in(socket, Family::V4, v4);
+    take_over_in(socket, Family::V6, v6);
+}
+
+fn take_over_in(socket: &mut Socket, family: Family, taken: Vec<(&Route, &mut Result<(), KernelError>)>) {
+    if taken.is_empty() {
+        return;
+    }
+    let table = read::main_table(socket, family, None);
     let mut present: BTreeMap<RouteKey, &Route> = BTreeMap::new();
     for route in table.iter().flatten() {
         // Of several routes with one key the kernel would replace the first.
@@ -128,15 +138,14 @@ fn told(socket: &Socket, route: &Route) -> String {
 }
 
 fn message(route: &Route) -> Result<RouteMessage, String> {
-    let IpAddr::V4(destination) = route.key.destination.network() else {
-        return Err("IPv6 routes are not written".to_owned());
-    };
+    let destination = route.key.destination;
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family =
+        if destination.addr().is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::from(route.protocol.0);
-    message.header.destination_prefix_length = route.key.destination.prefix_len();
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(destination.network().into()));
     if route.key.priority > 0 {
         message.attributes.push(RouteAttribute::Priority(route.key.priority));
     }
@@ -150,37 +159,40 @@ fn message(route: &Route) -> Result<RouteMessage, String> {
 
 fn add_hops(message: &mut RouteMessage, hops: &[Hop]) -> Result<(), String> {
     message.header.kind = RouteType::Unicast;
+    let family = message.header.address_family;
     let on_link = hops.iter().all(|hop| hop.gateway.is_none());
     message.header.scope = if on_link { RouteScope::Link } else { RouteScope::Universe };
     match hops {
         [] => return Err("it leads nowhere".to_owned()),
         [hop] => {
             message.attributes.push(RouteAttribute::Oif(hop.device.0));
-            message.attributes.extend(hop.gateway.map(gateway));
+            message.attributes.extend(hop.gateway.map(|it| gateway(family, it)));
             if hop.onlink {
                 message.header.flags = RouteFlags::Onlink;
             }
         }
         several => {
-            message.attributes.push(RouteAttribute::MultiPath(several.iter().map(next_hop).collect()));
+            let hops = several.iter().map(|hop| next_hop(family, hop)).collect();
+            message.attributes.push(RouteAttribute::MultiPath(hops));
         }
     }
     Ok(())
 }
 
-fn next_hop(hop: &Hop) -> RouteNextHop {
+fn next_hop(family: AddressFamily, hop: &Hop) -> RouteNextHop {
     let mut next_hop = RouteNextHop::default();
     next_hop.interface_index = hop.device.0;
-    next_hop.attributes = hop.gateway.map(gateway).into_iter().collect();
+    next_hop.attributes = hop.gateway.map(|it| gateway(family, it)).into_iter().collect();
     if hop.onlink {
         next_hop.flags = RouteNextHopFlags::Onlink;
     }
     next_hop
 }
 
-fn gateway(gateway: IpAddr) -> RouteAttribute {
-    match gateway {
-        IpAddr::V4(gateway) => RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-        IpAddr::V6(gateway) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
+/// A gateway of another family than the route's is written in another way (RFC 5549).
+fn gateway(family: AddressFamily, gateway: IpAddr) -> RouteAttribute {
+    match (family, gateway) {
+        (AddressFamily::Inet, IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
+        (_, gateway) => RouteAttribute::Gateway(gateway.into()),
     }
 }

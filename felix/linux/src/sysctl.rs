@@ -4,14 +4,16 @@
 //! opened already: that stays in the namespace in which it was opened. So the directories are opened once, and
 //! writes may come from any thread.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use manx_felix::KernelError;
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::error::failed;
+
+/// Longer than any value that is read here, in bytes.
+const VALUE_MAX: usize = 64;
 
 /// A parameter, by the directory that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,47 +31,42 @@ pub(crate) enum Parameter<'a> {
 /// The parameters of the namespace in which this was opened.
 pub(crate) struct Sysctl {
     ipv4: OwnedFd,
-    device: OwnedFd,
-    neighbour: OwnedFd,
-    /// Absent where the kernel has no IPv6.
-    device6: Option<OwnedFd>,
+    /// Absent where the kernel has no IPv6, or nobody asked for it.
+    ipv6: Option<OwnedFd>,
 }
 
 impl Sysctl {
-    /// Those of the calling thread's namespace.
-    pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self {
-            ipv4: directory("/proc/sys/net/ipv4")?,
-            device: directory("/proc/sys/net/ipv4/conf")?,
-            neighbour: directory("/proc/sys/net/ipv4/neigh")?,
-            device6: directory("/proc/sys/net/ipv6/conf").ok(),
-        })
+    /// Those of the calling thread's namespace, with those of IPv6 (if the kernel has it) or without.
+    pub(crate) fn open(with_ipv6: bool) -> io::Result<Self> {
+        let ipv6 = with_ipv6.then(|| directory("/proc/sys/net/ipv6/conf").ok()).flatten();
+        Ok(Self { ipv4: directory("/proc/sys/net/ipv4")?, ipv6 })
     }
 
     /// The value, without white space around it; `None` where the kernel has no such parameter for want of IPv6.
     pub(crate) fn read(&self, parameter: Parameter<'_>) -> Result<Option<String>, KernelError> {
         let Some((directory, name)) = self.place(parameter) else { return Ok(None) };
-        let mut value = String::new();
-        open(directory, &name, OFlags::RDONLY)
-            .and_then(|mut file| file.read_to_string(&mut value))
+        let mut value = [0; VALUE_MAX];
+        let length = open(directory, &name, OFlags::RDONLY)
+            .and_then(|file| Ok(rustix::io::read(file, &mut value)?))
             .map_err(|error| failed(format!("reading sysctl {}", dotted(parameter)), &error))?;
-        Ok(Some(value.trim().to_owned()))
+        Ok(Some(String::from_utf8_lossy(&value[..length]).trim().to_owned()))
     }
 
     /// Writes the value; does nothing where the kernel has no such parameter for want of IPv6.
     pub(crate) fn write(&self, parameter: Parameter<'_>, value: &str) -> Result<(), KernelError> {
         let Some((directory, name)) = self.place(parameter) else { return Ok(()) };
+        // The kernel takes a value whole or not at all.
         open(directory, &name, OFlags::WRONLY)
-            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .and_then(|file| Ok(rustix::io::write(file, value.as_bytes()).map(drop)?))
             .map_err(|error| failed(format!("setting sysctl {} to {value}", dotted(parameter)), &error))
     }
 
     fn place(&self, parameter: Parameter<'_>) -> Option<(&OwnedFd, String)> {
         Some(match parameter {
             Parameter::Forwarding => (&self.ipv4, "ip_forward".to_owned()),
-            Parameter::Device(device, name) => (&self.device, format!("{device}/{name}")),
-            Parameter::Neighbour(device, name) => (&self.neighbour, format!("{device}/{name}")),
-            Parameter::Device6(device, name) => (self.device6.as_ref()?, format!("{device}/{name}")),
+            Parameter::Device(device, name) => (&self.ipv4, format!("conf/{device}/{name}")),
+            Parameter::Neighbour(device, name) => (&self.ipv4, format!("neigh/{device}/{name}")),
+            Parameter::Device6(device, name) => (self.ipv6.as_ref()?, format!("{device}/{name}")),
         })
     }
 }
@@ -88,6 +85,6 @@ fn directory(path: &str) -> io::Result<OwnedFd> {
     Ok(fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn open(directory: &OwnedFd, name: &str, how: OFlags) -> io::Result<File> {
-    Ok(fs::openat(directory.as_fd(), name, how | OFlags::CLOEXEC, Mode::empty())?.into())
+fn open(directory: &OwnedFd, name: &str, how: OFlags) -> io::Result<OwnedFd> {
+    Ok(fs::openat(directory.as_fd(), name, how | OFlags::CLOEXEC, Mode::empty())?)
 }

@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{KernelError, TUNNEL_DEVICE};
 
 use crate::Node;
 use crate::error::{EADDRNOTAVAIL, EEXIST, EOPNOTSUPP, refuse, refused};
 use crate::link;
-use crate::message;
+use crate::message::{self, Family};
 use crate::parse::Device;
 use crate::read;
 use crate::socket::{Request, Socket};
@@ -22,11 +22,11 @@ pub(crate) fn up(node: &Node, socket: &mut Socket, address: Ipv4Addr, mtu: u32) 
     // The kernel goes by the greater of this and `all`.
     node.sysctl.write(Parameter::Device(TUNNEL_DEVICE, "rp_filter"), "2")?;
     node.sysctl.write(Parameter::Device(TUNNEL_DEVICE, "forwarding"), "1")?;
-    let present = read::addresses_of(socket, device.link.index)?;
-    let wanted = Ipv4Net::from(address);
+    let present = read::addresses_of(socket, Family::V4, device.link.index)?;
+    let wanted = IpNet::V4(Ipv4Net::from(address));
     let mut requests = Vec::new();
     if !present.contains(&wanted) {
-        requests.push(message::add_address(device.link.index, address));
+        requests.push(message::add_address(device.link.index, wanted));
     }
     requests.push(message::set_mtu(device.link.index, mtu));
     requests.push(message::set_up(device.link.index, true));
@@ -38,7 +38,7 @@ pub(crate) fn up(node: &Node, socket: &mut Socket, address: Ipv4Addr, mtu: u32) 
 pub(crate) fn down(node: &Node, socket: &mut Socket) -> Result<(), KernelError> {
     let _hand = node.monitor.hold(TUNNEL_DEVICE);
     let Some(device) = link::find(socket, TUNNEL_DEVICE)? else { return Ok(()) };
-    let present = read::addresses_of(socket, device.link.index)?;
+    let present = read::addresses_of(socket, Family::V4, device.link.index)?;
     let mut requests: Vec<Request> = delete(&device, present.iter()).collect();
     requests.push(message::set_up(device.link.index, false));
     carry_out(socket, &requests, &format!("setting down {TUNNEL_DEVICE}"))
@@ -68,12 +68,9 @@ fn find_or_make(socket: &mut Socket) -> Result<Device, KernelError> {
     link::find(socket, TUNNEL_DEVICE)?.ok_or_else(|| refuse(action, "it vanished at once"))
 }
 
-fn delete<'a>(
-    device: &Device,
-    addresses: impl Iterator<Item = &'a Ipv4Net>,
-) -> impl Iterator<Item = Request> {
+fn delete<'a>(device: &Device, addresses: impl Iterator<Item = &'a IpNet>) -> impl Iterator<Item = Request> {
     let index = device.link.index;
-    addresses.map(move |net| message::delete_address(index, net.addr(), net.prefix_len()))
+    addresses.map(move |net| message::delete_address(index, *net))
 }
 
 /// An address that vanished meanwhile (a secondary one goes with its primary) is no failure.

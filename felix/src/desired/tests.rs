@@ -13,8 +13,7 @@ fn path(desired: &Desired, prefix: &str) -> String {
 }
 
 fn target<'a>(desired: &'a Desired, prefix: &str) -> Option<&'a Target> {
-    let key = RouteKey { destination: net(prefix), priority: 0 };
-    desired.routes.get(&key).map(|route| &route.target)
+    desired.routes.get(&RouteKey::of(net(prefix))).map(|route| &route.target)
 }
 
 fn tunnel_to(via: &str) -> Target {
@@ -150,10 +149,62 @@ fn what_is_local_wins_over_bgp() {
 }
 
 #[test]
-fn a_block_of_one_address_is_no_blackhole() {
+fn a_pod_with_a_borrowed_address_has_its_route_beside_that_of_the_block() {
     let mut facts = facts(IpipMode::Never);
-    facts.blocks = [net("192.168.9.1/32")].into();
-    assert_eq!(target(&desired(&facts, &snapshot()), "192.168.9.1/32"), None);
+    facts.endpoints.insert(ip("192.168.7.5"), "calic440f455693".into());
+    let desired = desired(&facts, &snapshot());
+    assert_eq!(target(&desired, "192.168.7.5/32"), Some(&Target::Hops(vec![hop(CALI, None)])));
+    assert_eq!(target(&desired, FAR), Some(&plain_via("172.171.5.1")));
+}
+
+#[test]
+fn an_address_that_was_lent_is_reached_through_the_borrower_out_of_our_own_blackhole() {
+    for (mode, route) in
+        [(IpipMode::Never, plain_via("172.171.5.1")), (IpipMode::Always, tunnel_to("172.171.6.95"))]
+    {
+        let mut facts = facts(mode);
+        facts.remote.insert(net("192.168.236.9/32"), ip("172.171.6.95"));
+        let desired = desired(&facts, &with_tunnel());
+        assert_eq!(target(&desired, "192.168.236.9/32"), Some(&route), "{mode}");
+        assert_eq!(target(&desired, "192.168.236.0/26"), Some(&Target::Blackhole), "{mode}");
+    }
+}
+
+#[test]
+fn a_pod_of_both_families_has_a_route_for_each_and_both_blocks_are_blackholes() {
+    let mut facts = facts(IpipMode::Never);
+    facts.blocks.insert(net("fd00:10::/122"));
+    for address in ["192.168.236.3", "fd00:10::3"] {
+        facts.endpoints.insert(ip(address), "calic440f455693".into());
+    }
+    let desired = desired(&facts, &snapshot());
+    for (route, wanted) in [
+        ("192.168.236.3/32", Target::Hops(vec![hop(CALI, None)])),
+        ("fd00:10::3/128", Target::Hops(vec![hop(CALI, None)])),
+        ("192.168.236.0/26", Target::Blackhole),
+        ("fd00:10::/122", Target::Blackhole),
+    ] {
+        assert_eq!(target(&desired, route), Some(&wanted), "{route}");
+    }
+    assert!(desired.missing.is_empty(), "{:?}", desired.missing);
+}
+
+#[test]
+fn an_ipv6_prefix_of_another_node_is_told_and_no_route() {
+    let mut facts = facts(IpipMode::Never);
+    facts.remote = [(net("fd00:20::/122"), ip("172.171.5.96"))].into();
+    let desired = desired(&facts, &snapshot());
+    assert_eq!(path(&desired, "fd00:20::/122"), "withheld: IPv6 is not routed between nodes yet");
+    assert_eq!(target(&desired, "fd00:20::/122"), None);
+}
+
+#[test]
+fn a_block_of_one_address_is_no_blackhole() {
+    for one in ["192.168.9.1/32", "fd00:10::1/128"] {
+        let mut facts = facts(IpipMode::Never);
+        facts.blocks = [net(one)].into();
+        assert_eq!(target(&desired(&facts, &snapshot()), one), None);
+    }
 }
 
 #[test]
@@ -208,6 +259,8 @@ fn another_programs_route_stays_and_ours_is_held_back() {
     let mut snapshot = snapshot();
     snapshot.routes.push(via(NEAR, 0, Protocol(4), &[hop(ETH0, Some("172.171.5.7"))]));
     snapshot.routes.push(via("192.168.236.4/32", 0, Protocol(3), &[hop(CALI, None)]));
+    facts.endpoints.insert(ip("fd00:10::4"), "calic440f455693".into());
+    snapshot.routes.push(via("fd00:10::4/128", 1024, Protocol(80), &[hop(CALI, None)]));
     let desired = desired(&facts, &snapshot);
     assert_eq!(target(&desired, NEAR), None);
     assert_eq!(
@@ -216,7 +269,8 @@ fn another_programs_route_stays_and_ours_is_held_back() {
     );
     let held: Vec<_> =
         desired.held.values().map(|held| (held.wanted.key.to_string(), held.agrees())).collect();
-    assert_eq!(held, [(NEAR.to_owned(), false), ("192.168.236.4/32".to_owned(), true)]);
+    let pods = ["192.168.236.4/32", "fd00:10::4/128"].map(|pod| (pod.to_owned(), true));
+    assert_eq!(held, [[(NEAR.to_owned(), false)].as_slice(), &pods].concat());
 }
 
 #[test]

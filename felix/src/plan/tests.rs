@@ -39,10 +39,15 @@ fn target() -> impl Strategy<Value = Target> {
 }
 
 fn key() -> impl Strategy<Value = RouteKey> {
-    (0..6u8, prop_oneof![Just(26u8), Just(32)], 0..2u32).prop_map(|(third, length, priority)| RouteKey {
-        destination: net(&format!("192.168.{third}.0/{length}")),
-        priority,
-    })
+    (0..6u8, prop_oneof![Just(0u8), Just(6)], 0..2u32, any::<bool>()).prop_map(
+        |(third, bits, metric, ipv6)| {
+            let key = RouteKey::of(net(&match ipv6 {
+                true => format!("fd00:{third}::/{}", 128 - bits),
+                false => format!("192.168.{third}.0/{}", 32 - bits),
+            }));
+            RouteKey { priority: key.priority + metric, ..key }
+        },
+    )
 }
 
 fn table(protocol: impl Strategy<Value = u8>) -> impl Strategy<Value = Vec<Route>> {

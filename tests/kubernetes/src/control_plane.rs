@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use manx_lab::eventually;
+use manx_ground::eventually;
 use rustix::process::Signal;
 
 use crate::daemon::Daemon;
@@ -113,6 +113,11 @@ impl ControlPlane {
         self.client.get(path)
     }
 
+    /// Who asks as `admin`, also for what changes something: for many requests, and from many threads.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// What the API server was asked, and by whom.
     pub fn audit(&self) -> &Audit {
         &self.audit
@@ -182,12 +187,13 @@ fn daemon(options: &Options, name: &str, args: Vec<String>, dir: &Path) -> Resul
 
 /// What to put before a command line so that it runs in the namespace, as the same process.
 fn inside(namespace: Option<&str>) -> Vec<String> {
-    let enter = |name| vec!["nsenter".to_owned(), format!("--net={}", manx_lab::netns::path(name).display())];
+    let enter =
+        |name| vec!["nsenter".to_owned(), format!("--net={}", manx_ground::netns::path(name).display())];
     namespace.map(enter).unwrap_or_default()
 }
 
 fn program(name: &str) -> Result<String> {
-    let path = manx_lab::target_dir().join("kubernetes/bin").join(name);
+    let path = manx_ground::target_dir().join("kubernetes/bin").join(name);
     ensure!(path.is_file(), "{} is not built; run `make kubernetes`", path.display());
     path.into_os_string().into_string().map_err(|path| anyhow!("{} is not UTF-8", path.display()))
 }

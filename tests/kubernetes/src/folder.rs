@@ -25,7 +25,7 @@ impl Folder {
     /// The folder `dir`, or else a temporary one. Only this user may look into it, as it holds tokens.
     pub(crate) fn open(dir: Option<&Path>) -> Result<Self> {
         let Some(dir) = dir else {
-            return Self::temporary(&manx_lab::target_dir().join("tmp/tests/kubernetes"));
+            return Self::temporary(&manx_ground::target_dir().join("tmp/tests/kubernetes"));
         };
         make(dir)?;
         Ok(Folder { path: std::path::absolute(dir)?, lock: None })
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_folder_goes_with_its_value_and_a_dead_ones_with_the_next() {
-        let root = manx_lab::target_dir().join(format!("tmp/tests/folders-{}", std::process::id()));
+        let root = manx_ground::target_dir().join(format!("tmp/tests/folders-{}", std::process::id()));
         let (dead, dead_lock) = (root.join("1-0"), root.join("1-0.lock"));
         make(&dead).unwrap();
         fs::write(&dead_lock, "").unwrap();

@@ -12,12 +12,22 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 /// How long a silent server is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
-pub(crate) struct Client {
+/// Who asks the API server as one of its [users](crate::Options::user), from any thread.
+#[derive(Debug, Clone)]
+pub struct Client {
     server: SocketAddr,
     namespace: Option<String>,
     token: String,
     tls: Arc<ClientConfig>,
+}
+
+/// What the API server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// For instance 201, or 409 for a conflict.
+    pub status: u16,
+    /// The object, or a Status that says what was wrong.
+    pub body: String,
 }
 
 impl Client {
@@ -43,26 +53,38 @@ impl Client {
     }
 
     /// The body of the answer to GET `path`; any status but 200 is an error that says what the server said.
-    pub(crate) fn get(&self, path: &str) -> Result<String> {
-        let answer = self.exchange(path).with_context(|| format!("GET https://{}{path}", self.server))?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
-        let status = head.lines().next().unwrap_or_default();
-        ensure!(status.split(' ').nth(1) == Some("200"), "GET {path}: {status}: {}", body.trim());
-        Ok(body.to_owned())
+    pub fn get(&self, path: &str) -> Result<String> {
+        let answer = self.ask("GET", path, "")?;
+        ensure!(answer.status == 200, "GET {path}: {}: {}", answer.status, answer.body.trim());
+        Ok(answer.body)
+    }
+
+    /// The answer, whatever it is, to a request with a body of JSON, or none where it is empty. A PATCH is a merge patch.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<Answer> {
+        let text = self
+            .exchange(method, path, body)
+            .with_context(|| format!("{method} https://{}{path}", self.server))?;
+        let (head, body) = text.split_once("\r\n\r\n").context("the answer has no end of its head")?;
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+        Ok(Answer { status: status.context("the answer has no status")?, body: body.to_owned() })
     }
 
     /// In HTTP 1.0 the answer ends where the connection ends, and comes in no chunks.
-    fn exchange(&self, path: &str) -> Result<String> {
+    fn exchange(&self, method: &str, path: &str, body: &str) -> Result<String> {
         let tcp = self.connect()?;
         // Linux would hold the second small piece back until the first is acknowledged, for 40 ms.
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(PATIENCE * manx_lab::slowness()))?;
+        tcp.set_read_timeout(Some(PATIENCE * manx_ground::slowness()))?;
         let name = ServerName::IpAddress(self.server.ip().into());
         let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(&self.tls), name)?, tcp);
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         write!(
             stream,
-            "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\nUser-Agent: manx-kubernetes\r\n\r\n",
-            self.server, self.token
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\nUser-Agent: manx-kubernetes\r\n\
+             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.server,
+            self.token,
+            body.len()
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
@@ -72,7 +94,7 @@ impl Client {
     fn connect(&self) -> Result<TcpStream> {
         let connect = || TcpStream::connect_timeout(&self.server, PATIENCE);
         Ok(match &self.namespace {
-            Some(name) => manx_lab::netns::within(name, connect)??,
+            Some(name) => manx_ground::netns::within(name, connect)??,
             None => connect()?,
         })
     }

@@ -28,5 +28,6 @@ mod users;
 
 pub use audit::{Audit, Mark, Request, Requests};
 pub use control_plane::{ControlPlane, Cpu};
+pub use http::{Answer, Client};
 pub use options::Options;
 pub use shared::Shared;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use crate::state::target_dir;
+use crate::target_dir;
 
 /// The agent: `MANX_BIN`, otherwise `target/release/manx`.
 pub fn manx_binary() -> Result<PathBuf> {

@@ -1,20 +1,22 @@
-//! A cluster in a lab: an agent on every node, all over one directory of manifests (`target/lab/NAME/datastore`).
+//! A cluster in a lab: an agent on every node, all over one directory of manifests (`target/lab/NAME/datastore`), or on
+//! a real API server behind the ToR.
 //!
 //! Nothing here knows the agent from inside: it is configured by environment and manifests, and asked on its status
 //! socket, as an operator does it. Asking costs no process, which matters in an emulated guest.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use manx_kubernetes::ControlPlane;
 use serde_json::Value;
 
+use crate::store::Store;
 use crate::topology::{TOR_AS, gateway};
-use crate::{Fabric, Lab, Process, Program, eventually, manx_binary, slowness};
+use crate::{Fabric, Kubelet, Lab, Node, Pod, Process, Program, eventually, manx_binary, slowness};
 
 /// How long an agent may take to serve, and a cluster to agree on its routes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,27 +28,38 @@ const DEFAULT_POOL: &str = "default-ipv4-ippool";
 /// What every agent says about itself, by node: the documents of `manx status -o json`.
 pub type Statuses = BTreeMap<String, Value>;
 
-/// A lab with an agent on every node. The agents are killed and the lab is removed with the value, unless it is
+/// A lab with agents on its nodes. The agents are killed and the lab is removed with the value, unless it is
 /// [kept](Cluster::keep).
 #[derive(Debug)]
 pub struct Cluster {
-    // Before the lab, so that the agents have ended when it is removed.
+    // In the order in which they are to end.
     agents: BTreeMap<String, Process>,
+    store: Store,
     lab: Lab,
 }
 
 impl Cluster {
-    /// Starts an agent on every node, with `env` beside what it needs, and waits until all serve pods.
+    /// Starts an agent on every node, over a directory, with `env` beside what it needs, and waits until all serve pods.
     pub fn start(lab: Lab, env: &[(&str, &str)]) -> Result<Cluster> {
-        let mut cluster = Cluster { agents: BTreeMap::new(), lab };
-        let nodes = cluster.node_names();
-        for node in &nodes {
-            let program = cluster.agent_program(node, env)?;
-            let agent = cluster.lab.node(node)?.start("agent", program)?;
-            cluster.agents.insert(node.clone(), agent);
-        }
-        nodes.iter().try_for_each(|node| cluster.wait_ready(node))?;
+        let mut cluster = Cluster { agents: BTreeMap::new(), store: Store::directory(&lab), lab };
+        cluster.start_agents(&cluster.node_names(), env)?;
         Ok(cluster)
+    }
+
+    /// A cluster on Kubernetes, as an administrator finds it before anything runs on its nodes: a control plane on the
+    /// host outside, our kinds, the agents' rights, and every node registered. No agent runs yet.
+    pub fn on_kubernetes(lab: Lab) -> Result<Cluster> {
+        Ok(Cluster { agents: BTreeMap::new(), store: Store::kubernetes(&lab)?, lab })
+    }
+
+    /// Starts an agent on each of these nodes, with `env` beside what it needs, and waits until all serve pods.
+    pub fn start_agents<S: AsRef<str>>(&mut self, nodes: &[S], env: &[(&str, &str)]) -> Result<()> {
+        for node in nodes.iter().map(AsRef::as_ref) {
+            let program = self.agent_program(node, env)?;
+            let agent = self.lab.node(node)?.start("agent", program)?;
+            self.agents.insert(node.to_owned(), agent);
+        }
+        nodes.iter().try_for_each(|node| self.wait_ready(node.as_ref()))
     }
 
     /// The command line and environment of a node's agent. Later variables win, so that `env` may replace any.
@@ -56,9 +69,10 @@ impl Cluster {
             .arg("agent")
             .env("NODENAME", node.name())
             .env("IP", node.address().to_string())
-            .env("MANX_DATASTORE", format!("file:{}", self.datastore().display()))
             .env("MANX_RUN_DIR", node.dir())
             .env("MANX_STATE_DIR", node.dir());
+        let datastore = self.store.agent_env(&node)?;
+        let program = datastore.iter().fold(program, |program, (name, value)| program.env(name, value));
         Ok(env.iter().fold(program, |program, (name, value)| program.env(name, value)))
     }
 
@@ -85,6 +99,7 @@ impl Cluster {
     /// Leaves lab and agents up after this process has ended.
     pub fn keep(self) -> Result<()> {
         self.agents.into_values().for_each(Process::leave);
+        self.store.leave()?;
         self.lab.keep()
     }
 
@@ -103,7 +118,7 @@ impl Cluster {
 
     /// Asks all agents.
     pub fn statuses(&self) -> Result<Statuses> {
-        self.node_names().into_iter().map(|node| Ok((node.clone(), self.status(&node)?))).collect()
+        self.agents.keys().map(|node| Ok((node.clone(), self.status(node)?))).collect()
     }
 
     /// Waits until the agent of a node serves pods; one that has ended is an error that shows its last words.
@@ -130,7 +145,7 @@ impl Cluster {
         self.wait("the cluster to converge", |statuses| {
             statuses.iter().try_for_each(|(node, status)| settled(statuses, node, status))
         })?;
-        let peering = |node: &String| self.datastore().join(format!("bgppeers/tor-{node}.yaml")).exists();
+        let peering = |node: &String| self.store.has("bgppeers", &format!("tor-{node}"));
         if !self.node_names().iter().any(peering) {
             return Ok(());
         }
@@ -147,31 +162,46 @@ impl Cluster {
         Ok(blocks(&self.statuses()?).map(|(node, block)| (block.to_owned(), node.to_owned())).collect())
     }
 
-    /// The directory of manifests.
+    /// The directory of manifests, of a cluster that has one.
     pub fn datastore(&self) -> PathBuf {
         self.lab.dir().join("datastore")
     }
 
-    /// Writes a manifest as a person does it with an editor, in one step: `kind` is the folder, for instance
-    /// `bgppeers`.
+    /// Writes a manifest of one object as a person does it, with an editor in one step, or with `kubectl apply`: `kind` is
+    /// the folder, for instance `bgppeers`.
     pub fn write_manifest(&self, kind: &str, name: &str, text: &str) -> Result<()> {
-        let folder = self.datastore().join(kind);
-        let unfinished = self.lab.dir().join(format!("{kind}-{name}.new"));
-        fs::create_dir_all(&folder)?;
-        fs::write(&unfinished, text)?;
-        let file = folder.join(format!("{name}.yaml"));
-        fs::rename(&unfinished, &file).with_context(|| format!("cannot write {}", file.display()))
+        self.store.apply(kind, name, text)
     }
 
-    /// Changes `spec.ipipMode` of the default pool in its manifest, as `kubectl edit` would do it in Kubernetes.
+    /// Changes `spec.ipipMode` of the default pool: in its manifest, or with `kubectl patch`.
     pub fn set_mode(&self, mode: &str) -> Result<()> {
-        let file = self.datastore().join(format!("ippools/{DEFAULT_POOL}.yaml"));
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let change = |line: &str| match line.split_once("ipipMode:") {
-            Some((indent, _)) => format!("{indent}ipipMode: {mode}\n"),
-            None => format!("{line}\n"),
-        };
-        self.write_manifest("ippools", DEFAULT_POOL, &text.lines().map(change).collect::<String>())
+        self.store.set_mode(DEFAULT_POOL, mode)
+    }
+
+    /// The control plane of a cluster on Kubernetes.
+    pub fn control_plane(&self) -> Result<&ControlPlane> {
+        self.store.control_plane()
+    }
+
+    /// The control plane, for what is to be done to it.
+    pub fn control_plane_mut(&mut self) -> Result<&mut ControlPlane> {
+        self.store.control_plane_mut()
+    }
+
+    /// Who brings pods to the nodes; it needs the lab to be up, and nothing else of this value.
+    pub fn kubelet(&self) -> Result<Kubelet> {
+        let api = self.store.control_plane().ok().map(ControlPlane::client);
+        Ok(Kubelet::new(Lab::open(self.lab.name())?, api))
+    }
+
+    /// Brings a pod to a node: [`Kubelet::add`].
+    pub fn pod_add(&self, node: &str, pod: &str, namespace: &str) -> Result<Pod> {
+        self.kubelet()?.add(node, pod, namespace)
+    }
+
+    /// Takes a pod away: [`Kubelet::delete`].
+    pub fn pod_del(&self, pod: &str) -> Result<()> {
+        self.kubelet()?.delete(pod)
     }
 
     /// Waits until every node sends packets as `mode` (`Always`, `CrossSubnet`, `Never`) says: to every block of
@@ -202,6 +232,23 @@ impl Cluster {
         }
     }
 
+    /// The manifests with which [`Self::peer_with_tor`] does it, as one text.
+    pub fn tor_peers(&self) -> Result<String> {
+        Ok(self.tor_peer_manifests()?.join("---\n"))
+    }
+
+    fn tor_peer_manifests(&self) -> Result<Vec<String>> {
+        let manifest = |node: Node<'_>| {
+            let router = gateway(&self.lab.topology().subnet_of(node.spec())?);
+            Ok(format!(
+                "apiVersion: crd.projectcalico.org/v1\nkind: BGPPeer\nmetadata:\n  name: tor-{name}\n\
+                 spec:\n  node: {name}\n  peerIP: {router}\n  asNumber: {TOR_AS}\n",
+                name = node.name()
+            ))
+        };
+        self.lab.nodes().map(manifest).collect()
+    }
+
     /// Makes every node peer with the ToR's address in its subnet: a BGPPeer `tor-NODE` for each.
     pub fn peer_with_tor(&self) -> Result<()> {
         ensure!(
@@ -209,15 +256,9 @@ impl Cluster {
             "the ToR of lab {} speaks no BGP",
             self.lab.name()
         );
-        for node in self.lab.nodes() {
-            let router = gateway(&self.lab.topology().subnet_of(node.spec())?);
-            let name = format!("tor-{}", node.name());
-            let text = format!(
-                "apiVersion: crd.projectcalico.org/v1\nkind: BGPPeer\nmetadata:\n  name: {name}\n\
-                 spec:\n  node: {}\n  peerIP: {router}\n  asNumber: {TOR_AS}\n",
-                node.name()
-            );
-            self.write_manifest("bgppeers", &name, &text)?;
+        let node_and_text = self.node_names().into_iter().zip(self.tor_peer_manifests()?);
+        for (node, text) in node_and_text {
+            self.write_manifest("bgppeers", &format!("tor-{node}"), &text)?;
         }
         Ok(())
     }

@@ -98,10 +98,13 @@ impl Lab {
             config["prevResult"] = known.result.clone();
         }
         let container_id = format!("{}-{pod}", self.name());
-        let args = format!(
+        let mut args = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod};\
              K8S_POD_INFRA_CONTAINER_ID={container_id}"
         );
+        if let Ok(uid) = fs::read_to_string(self.pod_uid_file(pod)) {
+            args += &format!(";K8S_POD_UID={uid}");
+        }
         Ok(Cni {
             binary: None,
             command: command.to_owned(),
@@ -218,6 +221,15 @@ impl Lab {
         }
         pods.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(pods)
+    }
+
+    /// Gives a pod the uid of its object in Kubernetes, which the plugin is told from now on.
+    pub(crate) fn set_pod_uid(&self, pod: &str, uid: &str) -> Result<()> {
+        Ok(fs::write(self.pod_uid_file(pod), uid)?)
+    }
+
+    fn pod_uid_file(&self, name: &str) -> PathBuf {
+        self.dir().join("pods").join(format!("{name}.uid"))
     }
 
     fn pod_file(&self, name: &str) -> PathBuf {

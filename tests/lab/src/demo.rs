@@ -1,5 +1,8 @@
 //! `lab demo`: the story of a ping, told to a person. First inside IP-in-IP, then, switched on the running cluster,
-//! as it is. Everything that is shown is read from the kernel, from BIRD and from the wire while it happens.
+//! as it is. The cluster's objects are in a directory, or, with `--kubernetes`, on a real API server, where kubectl makes
+//! and changes them. Everything that is shown is read from the kernel, from BIRD and from the wire while it happens.
+
+mod kubernetes;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,26 +23,38 @@ const PICTURE: &str = "
                        a host outside, 10.99.0.10";
 
 /// Raises the lab, tells the story, and takes it down again unless `keep`.
-pub(crate) fn run(name: String, keep: bool) -> Result<()> {
+pub(crate) fn run(name: String, keep: bool, on_kubernetes: bool) -> Result<()> {
     let lab = Lab::up(Options { name, ..Options::default() })?;
     chapter("A cluster of four nodes");
     println!("{PICTURE}");
     say(
         "Every node, router, host and pod is a network namespace; this machine's own network is not touched.",
     );
-    let cluster = Cluster::start(lab, &[("CALICO_IPV4POOL_IPIP", "Always")])?;
-    cluster.peer_with_tor()?;
+    let cluster = match on_kubernetes {
+        true => kubernetes::begin(lab)?,
+        false => over_a_directory(lab)?,
+    };
     let story = Story::begin(&cluster)?;
+    if on_kubernetes {
+        kubernetes::objects(&cluster)?;
+    }
     let wrapped = story.in_the_tunnel()?;
     let switch = story.switch_to_plain()?;
     let bare = story.bare()?;
     let outside = story.the_host_outside()?;
     let reached = story.everybody()?;
     summary(&wrapped, &bare, &switch, &outside, reached);
-    if keep {
-        return look_around(cluster);
+    match (keep, on_kubernetes) {
+        (true, _) => look_around(cluster),
+        (false, true) => kubernetes::end(&cluster),
+        (false, false) => Ok(()),
     }
-    Ok(())
+}
+
+fn over_a_directory(lab: Lab) -> Result<Cluster> {
+    let cluster = Cluster::start(lab, &[("CALICO_IPV4POOL_IPIP", "Always")])?;
+    cluster.peer_with_tor()?;
+    Ok(cluster)
 }
 
 /// The cluster, with a pod on each node.
@@ -64,7 +79,7 @@ impl<'a> Story<'a> {
         say("Now the CNI plugin attaches a pod on each node, exactly as a container runtime would call it:");
         let mut pods = Vec::new();
         for node in lab.nodes() {
-            let pod = lab.pod_add(node.name(), &format!("pod-{}", &node.name()[4..]), "default")?;
+            let pod = cluster.pod_add(node.name(), &format!("pod-{}", &node.name()[4..]), "default")?;
             println!("    {} on {} ({}): {}", pod.name, pod.node, node.address(), pod.address);
             pods.push(pod);
         }
@@ -100,6 +115,11 @@ impl<'a> Story<'a> {
         ));
         let ping = self.lab.ping(&from.name, to.address, interval)?;
         ping.wait_for_answers(PATIENCE, 10)?;
+        if self.cluster.control_plane().is_ok() {
+            println!(
+                "    $ kubectl patch ippool default-ipv4-ippool --type=merge -p '{{\"spec\":{{\"ipipMode\":\"Never\"}}}}'"
+            );
+        }
         self.cluster.set_mode("Never")?;
         self.cluster.wait_mode("Never")?;
         self.no_tunnel()?;
@@ -260,6 +280,7 @@ fn headers(packet: &Packet) -> String {
 fn look_around(cluster: Cluster) -> Result<()> {
     let name = cluster.lab().name().to_owned();
     let run_dir = cluster.lab().node("node1")?.dir();
+    let kubectl = cluster.control_plane().ok().map(|control_plane| control_plane.dir().join("kubectl"));
     cluster.keep()?;
     let program = std::env::current_exe()?;
     let lab = format!("{} --lab {name}", program.display());
@@ -272,6 +293,9 @@ fn look_around(cluster: Cluster) -> Result<()> {
         manx_lab::manx_binary()?.display(),
         run_dir.display()
     );
+    if let Some(kubectl) = kubectl {
+        print!("{}", kubernetes::look_around(&kubectl.display().to_string()));
+    }
     println!("    {lab} down                   take it all down\n");
     Ok(())
 }

@@ -48,6 +48,9 @@ enum Verb {
     List,
     /// Play the demo: the story of a ping, inside IP-in-IP and bare.
     Demo {
+        /// Keep the cluster's objects in Kubernetes: needs the programs that `make kubernetes` builds.
+        #[arg(long)]
+        kubernetes: bool,
         /// Leave the cluster up.
         #[arg(long)]
         keep: bool,
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
         Verb::Down { .. } => Lab::open(&args.lab).and_then(Lab::down),
         Verb::Status => Lab::open(&args.lab).and_then(|lab| status(&lab)),
         Verb::List => list(),
-        Verb::Demo { keep } => demo::run(args.lab, keep),
+        Verb::Demo { kubernetes, keep } => demo::run(args.lab, keep, kubernetes),
         Verb::Shell { namespace } => Lab::open(&args.lab).and_then(|lab| shell(&lab, &namespace)),
         Verb::Exec { namespace, command } => {
             Lab::open(&args.lab).and_then(|lab| become_command(&lab, &namespace, &command))

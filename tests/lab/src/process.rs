@@ -56,6 +56,7 @@ impl Program {
         self
     }
 
+    /// As the standard library knows it, to be run in the caller's own namespace.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env_clear();

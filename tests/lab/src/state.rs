@@ -5,7 +5,9 @@
 //! target/lab/NAME/topology.json
 //! target/lab/NAME/bird.{conf,ctl,log}
 //! target/lab/NAME/NODE/           cni.sock, spool/, logs of the node's processes
-//! target/lab/NAME/pods/POD.json
+//! target/lab/NAME/pods/POD.{json,uid}
+//! target/lab/NAME/datastore/     of a cluster over a directory
+//! target/lab/NAME/kubernetes/    of a cluster on Kubernetes: its kubectl, kubeconfigs and logs
 //! ```
 
 use std::fs;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::target_dir;
 use crate::topology::Topology;
 
 /// `sun_path` holds 108 bytes, the last of them zero (unix(7)).
@@ -33,14 +36,6 @@ pub(crate) enum Owner {
 /// The folder of all labs of this tree: `target/lab`.
 pub(crate) fn root() -> PathBuf {
     target_dir().join("lab")
-}
-
-/// The build folder: the one in which this program lies (cargo marks it with `CACHEDIR.TAG`), otherwise that of the
-/// source tree.
-pub fn target_dir() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let found = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    found.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_path_buf)
 }
 
 /// Makes the directory of a new lab, complete or not at all: that it gets its name here and now is the lock on it.

@@ -3,10 +3,13 @@
 //!
 //! The tests themselves are in `tests/end_to_end`; they need root, and those of the tunnel a kernel with ipip.
 
+mod at_once;
+pub mod calico;
 mod chance;
 mod routes;
 mod stored;
 
+pub use at_once::at_once;
 pub use chance::Chance;
 pub use routes::{OUTSIDE_NET, expected_routes, host_device};
 pub use stored::Stored;

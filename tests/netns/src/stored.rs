@@ -1,4 +1,4 @@
-//! What IPAM has stored in the directory of a cluster.
+//! What IPAM has stored, in the directory of a cluster or on its API server.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,8 +7,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use manx_datastore::{Datastore as _, Only};
 use manx_datastore_file::FileStore;
+use manx_kubernetes::ControlPlane;
 use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Blocks, affinities and handles, read whole.
 #[derive(Debug)]
@@ -32,6 +34,15 @@ impl Stored {
                 affinities: list(&store, Kind::BlockAffinity).await?,
                 handles: list(&store, Kind::IPAMHandle).await?,
             })
+        })
+    }
+
+    /// Reads the API server; an object that cannot be read is an error, and what is marked as deleted is not there.
+    pub fn in_kubernetes(control_plane: &ControlPlane) -> Result<Stored> {
+        Ok(Stored {
+            blocks: specs(control_plane, "ipamblocks")?,
+            affinities: specs(control_plane, "blockaffinities")?,
+            handles: specs(control_plane, "ipamhandles")?,
         })
     }
 
@@ -67,4 +78,16 @@ async fn list<T: DeserializeOwned>(store: &FileStore, kind: Kind) -> Result<Vec<
         specs.push(object?.spec()?);
     }
     Ok(specs)
+}
+
+fn specs<T: DeserializeOwned>(control_plane: &ControlPlane, plural: &str) -> Result<Vec<T>> {
+    let text = control_plane.get(&format!("/apis/crd.projectcalico.org/v1/{plural}"))?;
+    let list: Value = serde_json::from_str(&text)?;
+    let deleted = |object: &&Value| [true.into(), "true".into()].contains(&object["spec"]["deleted"]);
+    let living = list["items"].as_array().into_iter().flatten().filter(|object| !deleted(object));
+    living
+        .map(|object| {
+            serde_json::from_value(object["spec"].clone()).with_context(|| format!("{plural}: {object}"))
+        })
+        .collect()
 }

@@ -185,7 +185,8 @@ impl Kernel for FakeKernel {
     fn attach<'a>(&'a self, _: OwnedFd, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>> {
         Box::pin(async move {
             self.attach_steps(pod).await?;
-            Ok(Attached { host_mac: MacAddress::HOST_END, pod_mac: MacAddress([2, 0, 0, 0, 0, 1]) })
+            let pod_mac = pod.pod_mac.unwrap_or(MacAddress([2, 0, 0, 0, 0, 1]));
+            Ok(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: pod.mtu })
         })
     }
 

@@ -87,15 +87,25 @@ async fn an_outage_is_told_once_and_so_is_its_end() {
     let fake = Fake::with(SOON, |pace| pace.settled = Duration::from_millis(200)).await;
     let (mut watch, asked) = watching(&fake).await;
     drop(asked);
-    for code in [429, 503, 500, 403, 200] {
+    for code in [503, 500, 429, 403, 200] {
         fake.asked().await.answer(code, &status(code, "x", "no")).await;
     }
-    assert_eq!(next(&mut watch).await, Event::Lost("the API server is overloaded (429): no".into()));
+    assert_eq!(next(&mut watch).await, Event::Lost("the API server is not ready (503): no".into()));
     // Silent, and yet a watch: nothing was missed, so nothing is listed.
     let mut asked = fake.watched().await;
     assert_eq!(next(&mut watch).await, Event::InSync);
     asked.tell("MODIFIED", &pool("a", "9")).await;
     assert_eq!(next(&mut watch).await, object("a", "9"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_for_once_is_no_outage() {
+    let fake = Fake::new().await;
+    let mut watch = fake.store.watch(Kind::IPPool, Only::All);
+    fake.asked().await.answer(429, &status(429, "TooManyRequests", "storage is (re)initializing")).await;
+    fake.watched().await.end_list("1").await;
+    assert_eq!(next(&mut watch).await, Event::Init);
+    assert_eq!(next(&mut watch).await, Event::InSync);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod definitions;
 mod outages;
 mod rights;
 mod rules;
+mod servers;
 mod work;
 
 use std::future::Future;

@@ -1,6 +1,9 @@
 //! What calls and watches cost: requests, as the API server counts them, and bytes.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::*;
@@ -99,4 +102,39 @@ async fn the_times_of_calls_and_the_bytes_of_watches() {
         watched.bytes / watched.events.max(1)
     );
     assert!(watched.events > 0);
+}
+
+#[tokio::test]
+async fn all_watches_and_calls_of_an_agent_travel_on_one_connection() {
+    let (control_plane, other) = shared().await;
+    drop(other);
+    let kubeconfig = Some(control_plane.kubeconfig("admin").unwrap());
+    let store = KubeStore::connect(Options { kubeconfig, ..Options::default() }).await.unwrap();
+    let mut watches: Vec<_> = Kind::ALL.map(|kind| store.watch(kind, Only::All)).into();
+    for watch in &mut watches {
+        in_sync(watch).await;
+    }
+    futures::future::join_all((0..64).map(|_| store.get(Kind::IPPool, "p"))).await;
+    // Connections of stores that have just gone take a moment to end.
+    soon(async {
+        while connections(&control_plane) > 1 {
+            store.get(Kind::IPPool, "p").await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(connections(&control_plane), 1);
+}
+
+/// Those from this process to the API server that are established (proc(5), `/proc/net/tcp`).
+fn connections(control_plane: &ControlPlane) -> usize {
+    let address: SocketAddrV4 = control_plane.url().trim_start_matches("https://").parse().unwrap();
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+    let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open: Vec<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_ours = |row: &Vec<&str>| {
+        row[2] == remote && row[3] == "01" && open.contains(&PathBuf::from(format!("socket:[{}]", row[9])))
+    };
+    rows.filter(is_ours).count()
 }

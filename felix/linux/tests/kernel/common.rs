@@ -108,6 +108,16 @@ impl Node {
         Self { kernel: kernel.expect("the kernel opens"), runtime, netns }
     }
 
+    /// The kernel as the next agent opens it.
+    pub(crate) fn again(&self) -> LinuxKernel {
+        let handle = self.runtime.handle().clone();
+        let kernel = self.netns.inside(|| {
+            let _guard = handle.enter();
+            LinuxKernel::open()
+        });
+        kernel.expect("the kernel opens")
+    }
+
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         let limited = async { tokio::time::timeout(PATIENCE, future).await };
         self.runtime.block_on(limited).expect("it does not take for ever")
@@ -147,7 +157,7 @@ impl Node {
     }
 }
 
-/// The pod number `n`.
+/// The pod number `n`, with IPv4 alone.
 pub(crate) fn pod(n: u8) -> PodLink {
     PodLink {
         host_device: format!("cali{n:011x}"),
@@ -155,6 +165,13 @@ pub(crate) fn pod(n: u8) -> PodLink {
         handle: format!("k8s-pod-network.container{n}"),
         addresses: vec![[192, 168, 236, n].into()],
         mtu: 1480,
+        pod_mac: None,
         allow_ip_forwarding: false,
     }
+}
+
+/// The pod number `n`, with both families.
+pub(crate) fn dual(n: u8) -> PodLink {
+    let addresses = vec![[192, 168, 236, n].into(), [0xfd00, 0x10, 0, 0, 0, 0, 0, u16::from(n)].into()];
+    PodLink { addresses, ..pod(n) }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 mod events;
+mod ipv6;
 mod pods;
 mod routes;
 mod tunnel;

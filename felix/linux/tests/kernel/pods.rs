@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use manx_felix::{Facts, Kernel, PodLink, Sweep, desired, plan};
+use manx_felix::{Facts, Kernel, MacAddress, PodLink, Sweep, desired, plan};
 
-use crate::common::{Netns, Node, pod};
+use crate::common::{Netns, Node, dual, pod};
 
 #[test]
 fn a_pod_has_what_calico_gives_it() {
@@ -115,14 +115,44 @@ fn a_check_names_each_difference() {
     assert_eq!(
         node.check(&netns, &pod(3)),
         [
-            "cali00000000003 has MTU 1400, not 1480",
             "net.ipv4.conf.cali00000000003.proxy_arp is 0, not 1",
             "the host has no route 192.168.236.3/32 dev cali00000000003 scope link",
+            "the pod's eth0 has MTU 1480, its other end cali00000000003 has 1400",
             "the pod's eth0 has the address 10.0.0.1/32, which is not its own",
             "the pod has no route default via 169.254.1.1 dev eth0",
             "the pod has no permanent neighbour 169.254.1.1 ee:ee:ee:ee:ee:ee",
             "the pod's lo is down",
             "in the pod net.ipv4.ip_forward is 1, not 0",
+        ]
+    );
+}
+
+#[test]
+fn a_pod_keeps_the_mtu_that_it_was_given() {
+    let (node, netns) = (Node::new(), Netns::new());
+    node.attach(&netns, &pod(3)).unwrap();
+    let today = PodLink { mtu: 1400, ..pod(3) };
+    assert_eq!(node.check(&netns, &today), Vec::<String>::new());
+    let again = node.wait(node.kernel.attach(netns.file(), &today)).unwrap();
+    assert_eq!(again.mtu, 1480);
+    assert!(netns.run("ip -o link show eth0").contains("mtu 1480"));
+}
+
+#[test]
+fn a_pod_has_the_mac_address_that_it_asks_for_and_a_check_sees_another() {
+    let (node, netns) = (Node::new(), Netns::new());
+    let pod = PodLink { pod_mac: Some(MacAddress([0x02, 0xca, 0xfe, 0, 0, 3])), ..pod(3) };
+    let attached = node.wait(node.kernel.attach(netns.file(), &pod)).unwrap();
+    assert_eq!(attached.pod_mac.to_string(), "02:ca:fe:00:00:03");
+    assert!(netns.run("ip -o link show eth0").contains("02:ca:fe:00:00:03"));
+    assert_eq!(node.check(&netns, &pod), Vec::<String>::new());
+    netns.run("ip link set eth0 address 02:ca:fe:00:00:04");
+    assert_eq!(
+        node.check(&netns, &pod),
+        [
+            "the pod's eth0 has the MAC address 02:ca:fe:00:00:04, not 02:ca:fe:00:00:03",
+            // The kernel forgets neighbours of an interface whose address changes, permanent ones too.
+            "the pod has no permanent neighbour 169.254.1.1 ee:ee:ee:ee:ee:ee",
         ]
     );
 }
@@ -175,6 +205,7 @@ fn a_device_that_is_no_pods_is_never_replaced() {
 #[test]
 fn what_cannot_be_is_refused_in_words() {
     let (node, netns) = (Node::new(), Netns::new());
+    let with_mac = |mac| PodLink { pod_mac: Some(MacAddress(mac)), ..pod(3) };
     for (pod, words) in [
         (
             PodLink { host_device: "cali0123456789ab".into(), ..pod(3) },
@@ -184,7 +215,18 @@ fn what_cannot_be_is_refused_in_words() {
         (PodLink { pod_device: String::new(), ..pod(3) }, "name is empty"),
         (PodLink { handle: "h".repeat(256), ..pod(3) }, "has 256 bytes; a link's alias holds at most 255"),
         (PodLink { addresses: vec![], ..pod(3) }, "has no address"),
-        (PodLink { addresses: vec!["fd00::1".parse().unwrap()], ..pod(3) }, "IPv6"),
+        (
+            PodLink { addresses: vec!["fe80::1".parse().unwrap()], ..pod(3) },
+            "fe80::1 is no address for a pod",
+        ),
+        (PodLink { addresses: vec!["224.0.0.1".parse().unwrap()], ..pod(3) }, "224.0.0.1 is no address"),
+        (PodLink { mtu: 1279, ..dual(3) }, "MTU 1279 is below 1280, which IPv6 needs"),
+        (with_mac([0; 6]), "00:00:00:00:00:00 cannot be given to a pod: it is zero"),
+        (
+            with_mac([1, 0, 0x5e, 0, 0, 1]),
+            "01:00:5e:00:00:01 cannot be given to a pod: it is a multicast address",
+        ),
+        (with_mac([0xee; 6]), "it is that of the link's other end"),
         (PodLink { mtu: 67, ..pod(3) }, "MTU 67 is not within"),
     ] {
         let error = node.attach(&netns, &pod).unwrap_err();

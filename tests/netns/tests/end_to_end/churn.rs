@@ -2,17 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use manx_lab::{Cluster, Lab, Pod, Topology, eventually, netns};
-use manx_netns::{Chance, Stored};
+use manx_netns::{Chance, Stored, at_once};
 
 use crate::support::{NO_BGP, SOON, assert_routes_of, cluster, files_in};
 
 const PODS: usize = 200;
-const THREADS: usize = 16;
 /// In a run with kills: so many, after random numbers of calls.
 const KILLS: usize = 12;
 
@@ -22,26 +20,6 @@ fn name(index: usize) -> String {
 
 fn node(index: usize) -> &'static str {
     ["node1", "node2"][index % 2]
-}
-
-/// Does `work` for every index below `end`, on all threads at once.
-fn at_once<T: Send>(end: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= end {
-                        return;
-                    }
-                    let result = work(index);
-                    done.lock().unwrap().push(result);
-                }
-            });
-        }
-    });
-    done.into_inner().unwrap()
 }
 
 /// The namespaces of all pods, made at once: making one is not what is tested.

@@ -132,7 +132,7 @@ fn kill_all(names: &[&str]) -> Result<()> {
 }
 
 /// Sends `signal` to `pid`; a process that is gone has nothing to be told.
-pub(crate) fn send(pid: u32, signal: Signal) {
+pub fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
