@@ -337,7 +337,7 @@ impl Owner {
         let reserved: Vec<IpNet> =
             cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect();
         let unlabelled = BTreeMap::new();
-        let node = cluster.nodes.get(self.allocator.node());
+        let node = cluster.nodes.get(self.allocator.node().as_str());
         let rules = Rules {
             pools: &cluster.pools,
             reserved: &reserved,

@@ -117,7 +117,7 @@ impl Assembly {
     /// an agent restarts.
     fn spawn_publisher(&mut self) -> watch::Sender<Publication> {
         let node = self.config.node.clone();
-        let tunnel = self.cluster.borrow().nodes.get(&node).and_then(|node| node.tunnel_address);
+        let tunnel = self.cluster.borrow().nodes.get(node.as_str()).and_then(|node| node.tunnel_address);
         let publication = Publication { address: self.address, tunnel, asn: self.config.asn };
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);
