@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use manx_felix::{
@@ -24,6 +27,8 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Of the kernel (IFNAMSIZ, IFALIASZ, with the terminating zero).
 const NAME_MAX: usize = 15;
 const ALIAS_MAX: usize = 255;
+/// After which a link that is being deleted is looked for; then after twice that time, and so on.
+const FIRST_LOOK: Duration = Duration::from_micros(500);
 
 /// The parameters of the host's end, with their values, as Calico's CNI plugin sets them
 /// (`cni-plugin/pkg/dataplane/linux/dataplane_linux.go`).
@@ -211,18 +216,44 @@ fn pod_end(socket: &mut Socket, pod: &PodLink) -> Result<Device, KernelError> {
 
 /// Deletes the pod's link, if it is this container's.
 pub(crate) fn detach(
-    node: &Node,
+    node: &Arc<Node>,
     socket: &mut Socket,
     host_device: &str,
     handle: &str,
 ) -> Result<(), KernelError> {
     validate_name(host_device, host_device)?;
-    let _hand = node.monitor.hold(host_device);
     match link::find(socket, host_device)? {
         Some(host) if host.link.alias.as_deref() == Some(handle) => {
-            link::delete(socket, host_device, host.link.index)
+            delete(node, socket, host_device, host.link.index)
         }
         _ => Ok(()),
+    }
+}
+
+/// Deletes the link, and returns when it is gone. The kernel takes both ends out of its tables, with addresses and
+/// routes, within a millisecond, and answers only after a grace period, 20 ms later; that answer is left to a thread.
+fn delete(node: &Arc<Node>, socket: &mut Socket, device: &str, index: IfIndex) -> Result<(), KernelError> {
+    let (done, answer) = mpsc::channel();
+    let (node, name) = (Arc::clone(node), device.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let _hand = node.monitor.hold(&name);
+        let deleted = node.sockets.with(|socket| link::delete(socket, &name, index));
+        // Nobody listens any more where the link was seen to be gone.
+        let _ = done.send(deleted);
+    });
+    let mut pause = FIRST_LOOK;
+    loop {
+        match answer.recv_timeout(pause) {
+            Ok(deleted) => {
+                let broken = |error| Err(failed(format!("deleting link {device}"), &error));
+                return deleted.unwrap_or_else(broken);
+            }
+            Err(RecvTimeoutError::Timeout) if link::find(socket, device)?.is_none() => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => pause *= 2,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(refuse(format!("deleting link {device}"), "the work was broken off"));
+            }
+        }
     }
 }
 
