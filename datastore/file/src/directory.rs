@@ -71,10 +71,13 @@ impl Entry {
     }
 }
 
+/// What each file was last understood as, and the stamp by which it is known to be unchanged, once it has one.
+type Cache = HashMap<PathBuf, (Option<Stamp>, Arc<Entry>)>;
+
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
-    cache: Mutex<HashMap<PathBuf, (Stamp, Arc<Entry>)>>,
+    cache: Mutex<Cache>,
     lock: Lock,
 }
 
@@ -163,7 +166,8 @@ impl Directory {
             }
             Err(error) => return Err(unavailable(&path, error)),
         };
-        if let Some((_, entry)) = self.cache().get(&path).filter(|(stamp, _)| *stamp == Stamp::of(&metadata))
+        if let Some((_, entry)) =
+            self.cache().get(&path).filter(|(stamp, _)| *stamp == Some(Stamp::of(&metadata)))
         {
             return Ok(Some(Arc::clone(entry)));
         }
@@ -183,14 +187,30 @@ impl Directory {
         }
         let written = metadata.modified().unwrap_or(UNIX_EPOCH);
         let hash = hash(&bytes);
-        let object =
-            self.understand(kind, file, path, metadata.len(), &bytes).map(|object| identify(object, &hash));
+        // Reading YAML costs more than everything else about a write, and the same bytes say the same.
+        let object = self.understood(path, &hash).unwrap_or_else(|| {
+            let object = self.understand(kind, file, path, metadata.len(), &bytes);
+            object.map(|object| identify(object, &hash))
+        });
         let entry = Arc::new(Entry { file: file.to_owned(), hash, object, written });
-        let now = SystemTime::now();
-        if now.duration_since(written).is_ok_and(|age| age >= TICK) {
-            self.cache().insert(path.to_owned(), (Stamp::of(&metadata), Arc::clone(&entry)));
-        }
+        let settled = SystemTime::now().duration_since(written).is_ok_and(|age| age >= TICK);
+        let stamp = settled.then(|| Stamp::of(&metadata));
+        self.cache().insert(path.to_owned(), (stamp, Arc::clone(&entry)));
         Ok(Some(entry))
+    }
+
+    /// What the file said when its bytes had this hash, if that was the last time.
+    fn understood(&self, path: &Path, hash: &str) -> Option<Result<Object, Invalid>> {
+        let cache = self.cache();
+        let (_, entry) = cache.get(path)?;
+        (entry.hash == hash).then(|| entry.object.clone())
+    }
+
+    /// Remembers what was just written.
+    fn remember(&self, path: PathBuf, hash: String, object: &Object) {
+        let (file, written) = (file_name(object.name()), SystemTime::now());
+        let entry = Entry { file, hash, object: Ok(object.clone()), written };
+        self.cache().insert(path, (None, Arc::new(entry)));
     }
 
     fn understand(
@@ -229,7 +249,10 @@ impl Directory {
         object.metadata.uid = None;
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
-        prepared.put_new(&path)
+        let hash = prepared.hash().to_owned();
+        let stored = prepared.put_new(&path)?;
+        self.remember(path, hash, &stored);
+        Ok(stored)
     }
 
     /// Replaces this very version.
@@ -241,7 +264,10 @@ impl Directory {
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
         self.compare(&prepared.object_at(expected))?;
-        prepared.put_over(&path)
+        let hash = prepared.hash().to_owned();
+        let stored = prepared.put_over(&path)?;
+        self.remember(path, hash, &stored);
+        Ok(stored)
     }
 
     /// Other annotations, whoever writes the rest.
@@ -267,7 +293,10 @@ impl Directory {
         let path = self.manifest(object);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::gone(object)),
-            removed => removed.map_err(|error| unavailable(&path, error)),
+            removed => {
+                self.cache().remove(&path);
+                removed.map_err(|error| unavailable(&path, error))
+            }
         }
     }
 
@@ -311,7 +340,7 @@ impl Directory {
         Ok(())
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Arc<Entry>)>> {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

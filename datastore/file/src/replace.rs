@@ -44,6 +44,11 @@ impl Prepared {
         file.sync_data()
     }
 
+    /// The hash of the file.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// The object as it would be at version `expected`, for a comparison.
     pub(crate) fn object_at(&self, expected: Option<String>) -> Object {
         let mut object = self.object.clone();

@@ -159,7 +159,8 @@ impl Kernel for LinuxKernel {
 
     fn detach<'a>(&'a self, host_device: &'a str, handle: &'a str) -> BoxFuture<'a, Result<(), KernelError>> {
         let (host_device, handle) = (host_device.to_owned(), handle.to_owned());
-        let detach = move |node: &Node, socket: &mut Socket| pod::detach(node, socket, &host_device, &handle);
+        let node = Arc::clone(&self.node);
+        let detach = move |_: &Node, socket: &mut Socket| pod::detach(&node, socket, &host_device, &handle);
         Box::pin(self.blocking("detaching a pod", detach))
     }
 }

@@ -22,8 +22,8 @@ pub(crate) fn find(socket: &mut Socket, name: &str) -> Result<Option<Device>, Ke
     }
 }
 
-/// Deletes a link; its absence is success. The kernel lets go of a device only after a grace period of about 20 ms, in
-/// which this call waits, but several calls wait at the same time.
+/// Deletes a link; its absence is success. The kernel answers only after a grace period of about 20 ms, in which this call
+/// waits, although the link is gone before; several calls wait at the same time.
 pub(crate) fn delete(socket: &mut Socket, name: &str, index: IfIndex) -> Result<(), KernelError> {
     match socket.request(&[message::delete_link(index)]) {
         Err(refusal) if refusal.errno != ENODEV => Err(refused(format!("deleting link {name}"), refusal)),

@@ -1,6 +1,9 @@
 //! A pod's link: made, kept and taken away.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use manx_felix::{Attached, IfIndex, KernelError, MacAddress, Operation, PodLink};
 
@@ -15,6 +18,9 @@ use crate::parts;
 use crate::route;
 use crate::socket::{Request, Socket};
 use crate::sysctl::{Parameter, Sysctl};
+
+/// After which a link that is being deleted is looked for; then after twice that time, and so on.
+const FIRST_LOOK: Duration = Duration::from_micros(500);
 
 /// Makes the link, unless it is there and right.
 pub(crate) fn attach(
@@ -218,17 +224,43 @@ fn configuring(pod: &PodLink) -> String {
 
 /// Deletes the pod's link, if it is this container's.
 pub(crate) fn detach(
-    node: &Node,
+    node: &Arc<Node>,
     socket: &mut Socket,
     host_device: &str,
     handle: &str,
 ) -> Result<(), KernelError> {
     parts::validate_name(host_device, host_device)?;
-    let _hand = node.monitor.hold(host_device);
     match link::find(socket, host_device)? {
         Some(host) if host.link.alias.as_deref() == Some(handle) => {
-            link::delete(socket, host_device, host.link.index)
+            delete(node, socket, host_device, host.link.index)
         }
         _ => Ok(()),
+    }
+}
+
+/// Deletes the link, and returns when it is gone. The kernel takes both ends out of its tables, with addresses and
+/// routes, within a millisecond, and answers only after a grace period, 20 ms later; that answer is left to a thread.
+fn delete(node: &Arc<Node>, socket: &mut Socket, device: &str, index: IfIndex) -> Result<(), KernelError> {
+    let (done, answer) = mpsc::channel();
+    let (node, name) = (Arc::clone(node), device.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let _hand = node.monitor.hold(&name);
+        let deleted = node.sockets.with(|socket| link::delete(socket, &name, index));
+        // Nobody listens any more where the link was seen to be gone.
+        let _ = done.send(deleted);
+    });
+    let mut pause = FIRST_LOOK;
+    loop {
+        match answer.recv_timeout(pause) {
+            Ok(deleted) => {
+                let broken = |error| Err(failed(format!("deleting link {device}"), &error));
+                return deleted.unwrap_or_else(broken);
+            }
+            Err(RecvTimeoutError::Timeout) if link::find(socket, device)?.is_none() => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => pause *= 2,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(refuse(format!("deleting link {device}"), "the work was broken off"));
+            }
+        }
     }
 }
