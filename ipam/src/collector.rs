@@ -16,7 +16,9 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use manx_model::{IpPool, NodeName, Object};
 
+pub(crate) use carry_out::carry_out as act;
 pub use judge::Metrics;
+pub(crate) use judge::{leftovers, owner_of, size};
 
 /// For how long a leftover must have looked the same, if nothing else is configured (Calico's `leakGracePeriod`).
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(15 * 60);
@@ -133,7 +135,7 @@ impl Collector {
 
     /// What is to be done now. Look at the world at least twice per grace period; what must wait is looked at again.
     pub fn observe(&mut self, observed: Observed<'_>, now: SystemTime) -> Vec<Action> {
-        let found = judge::leftovers(observed);
+        let found = leftovers(observed);
         self.candidates.retain(|action, _| found.contains_key(action));
         let mut due = Vec::new();
         for (action, at_once) in found {

@@ -125,19 +125,19 @@ pub(crate) async fn mark(store: &dyn Datastore, handle: Handle, deleted: bool) -
 }
 
 /// Records that `handle` holds nothing in these blocks any more; the last block takes the handle with it. `known` is its
-/// last known version, which is tried first.
+/// last known version, which is tried first. Returns whether the handle is gone; otherwise it names other blocks.
 pub(crate) async fn forget(
     store: &dyn Datastore,
     handle: &str,
     mut known: Option<Handle>,
     gone: &BTreeSet<IpNet>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     for _ in 0..TRIES {
         let found = match known.take() {
             Some(known) => known,
             None => match read(store, handle).await? {
                 Some(found) => found,
-                None => return Ok(()),
+                None => return Ok(true),
             },
         };
         match remove(store, found, gone).await {
@@ -149,14 +149,14 @@ pub(crate) async fn forget(
 }
 
 /// As [`forget`], but only in this very version of the handle; otherwise a conflict.
-async fn remove(store: &dyn Datastore, handle: Handle, gone: &BTreeSet<IpNet>) -> Result<(), Error> {
+async fn remove(store: &dyn Datastore, handle: Handle, gone: &BTreeSet<IpNet>) -> Result<bool, Error> {
     let Handle { object, mut spec } = handle;
     let before = spec.block.len();
     spec.block.retain(|cidr, _| cidr.parse().is_ok_and(|cidr: IpNet| !gone.contains(&cidr)));
     match spec.block.len() {
-        0 => delete(store, &object).await,
-        left if left == before => Ok(()),
-        _ => Ok(store.update(object.with_spec(&spec)).await.map(drop)?),
+        0 => delete(store, &object).await.map(|()| true),
+        left if left == before => Ok(false),
+        _ => Ok(store.update(object.with_spec(&spec)).await.map(|_| false)?),
     }
 }
 

@@ -14,6 +14,7 @@ mod assign;
 mod audit;
 mod batch;
 mod block;
+mod check;
 mod choose;
 mod collector;
 mod error;
@@ -24,17 +25,24 @@ mod plan;
 mod pools;
 mod release;
 mod request;
+mod single;
+mod split;
 mod sweep;
 mod time;
+mod usage;
 mod view;
 
 pub use allocator::{Allocator, LoadReport, SweepReport};
 pub use audit::{Finding, audit};
+pub use check::{Fix, Problem, check, fix};
 pub use choose::check_overlaps;
 pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed, PodState};
 pub use error::Error;
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
+pub use single::release_address;
+pub use split::{SplitError, plan_split, split};
 pub use time::rfc3339;
+pub use usage::{BlockUsage, Holder, PoolUsage, Usage, usage};
 
 /// How often a write is decided anew after a conflict before it is given up (Calico's number).
 const TRIES: usize = 100;

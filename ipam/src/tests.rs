@@ -15,6 +15,7 @@ use super::*;
 mod collecting;
 mod crashes;
 mod errors;
+mod operator;
 mod protocol;
 mod races;
 mod requests;

@@ -13,7 +13,7 @@ use crate::block::{self, Block};
 use crate::{Family, handle};
 
 /// Each leftover, and whether there is no need to wait.
-pub(super) fn leftovers(observed: Observed<'_>) -> BTreeMap<Action, bool> {
+pub(crate) fn leftovers(observed: Observed<'_>) -> BTreeMap<Action, bool> {
     let world = World::read(observed);
     let mut found = BTreeMap::new();
     world.leaks(&mut found);
