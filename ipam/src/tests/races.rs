@@ -33,9 +33,11 @@ async fn live(node: &str, allocator: &mut Allocator, store: &Store, pools: &[IpP
     let config = IpamConfigSpec { max_blocks_per_host: 3, ..IpamConfigSpec::default() };
     let mut held: BTreeMap<String, IpAddr> = BTreeMap::new();
     for round in 0..6 {
+        // Old enough, in the end, for empty blocks to be taken from their owners.
+        let now = now() + Duration::from_secs(20 * round);
         let batch: Vec<AssignRequest> =
             (0..1 + random.below(4)).map(|n| request(node, format!("{node}.{round}.{n}"))).collect();
-        let answers = allocator.assign(store, now(), rules(pools, &config), &batch).await;
+        let answers = allocator.assign(store, now, rules(pools, &config), &batch).await;
         for (request, answer) in batch.iter().zip(answers) {
             if let Ok(assigned) = answer {
                 let [assigned] = assigned[..] else { panic!("one was asked for: {assigned:?}") };
@@ -44,7 +46,7 @@ async fn live(node: &str, allocator: &mut Allocator, store: &Store, pools: &[IpP
             }
         }
         let going: Vec<String> = held.keys().filter(|_| random.chance(50)).cloned().collect();
-        let answers = allocator.release(store, now(), &config, &going).await;
+        let answers = allocator.release(store, now, &config, &going).await;
         for (handle, answer) in going.iter().zip(answers) {
             if answer.is_ok() {
                 held.remove(handle);
