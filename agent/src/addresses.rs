@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use manx_datastore::Datastore;
 use manx_ipam::{Allocator, AssignRequest, Assigned, Rules, SweepReport};
-use manx_model::AllocationAttribute;
+use manx_model::{AllocationAttribute, IpamConfigSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
@@ -163,10 +163,12 @@ impl Owner {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         let node = cluster.node_objects.get(self.allocator.node().as_str());
         let no_labels = BTreeMap::new();
+        // A borrowed address needs a route of its own, which nobody originates yet (`Allocator::borrowed`).
+        let config = IpamConfigSpec { strict_affinity: true, ..cluster.ipam.clone() };
         let rules = Rules {
             pools: &cluster.pools,
             reserved: &[],
-            config: &cluster.ipam,
+            config: &config,
             node_labels: node.map_or(&no_labels, |node| &node.metadata.labels),
         };
         let answers = self.allocator.assign(&*self.store, (self.wall_clock)(), rules, &requests).await;
