@@ -126,13 +126,18 @@ impl Allocator {
             }
         }
         batch.written.extend(wanted.keys());
-        let writes = wanted.iter().map(|(request, blocks)| {
-            let (handle, sure) = (batch.handle(*request), batch.sure.contains(request));
-            let known = self.handles.get(handle).cloned();
+        // Whoever drops us now leaves versions behind of which we do not know. What is remembered from before this call says
+        // nothing about what the handle holds.
+        let known: Vec<_> =
+            wanted.keys().map(|request| self.handles.remove(batch.handle(*request))).collect();
+        let writes = wanted.iter().zip(known).map(|((request, blocks), known)| {
+            let handle = batch.handle(*request);
+            let (sure, seen) = (batch.sure.contains(request), batch.seen.contains(request));
             async move {
-                let known = match known {
-                    Some(_) if !sure => handle::read(store, handle).await?,
-                    known => known,
+                let known = match (sure, seen) {
+                    (true, _) => known,
+                    (false, true) => handle::read(store, handle).await?,
+                    (false, false) => None,
                 };
                 handle::prepare(store, handle, known, blocks).await
             }
@@ -144,9 +149,11 @@ impl Allocator {
             match written {
                 Ok(Prepared::Ready(stored)) => {
                     batch.sure.insert(*request);
+                    batch.seen.insert(*request);
                     self.handles.insert(handle, stored);
                 }
                 Ok(Prepared::Holds(stored, blocks)) => {
+                    batch.seen.insert(*request);
                     self.handles.insert(handle, stored);
                     self.take_in_elsewhere(batch, *request, blocks);
                 }

@@ -54,6 +54,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) written: BTreeSet<usize>,
     /// The requests whose handle is known to be stored: it was written, or read, after the blocks that it names were.
     pub(crate) sure: BTreeSet<usize>,
+    /// The requests of which it is known what their handle holds.
+    pub(crate) seen: BTreeSet<usize>,
     /// Blocks of others from which addresses may be borrowed, as they were found.
     pub(crate) lent: BTreeMap<IpNet, Block>,
     /// All blocks, once they had to be listed.
@@ -80,6 +82,7 @@ impl<'a> Batch<'a> {
             held_before: BTreeSet::new(),
             written: BTreeSet::new(),
             sure: BTreeSet::new(),
+            seen: BTreeSet::new(),
             lent: BTreeMap::new(),
             view: None,
             looked: false,

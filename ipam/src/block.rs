@@ -93,6 +93,19 @@ pub(crate) fn check(block: &BlockSpec) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
+/// Makes the list of free ordinals fit the allocations: each free one once, in the order in which they stand there, and
+/// those that were in neither list at the end.
+pub(crate) fn mend_lists(block: &mut BlockSpec) {
+    let allocations = &block.allocations;
+    let mut seen = vec![false; allocations.len()];
+    block.unallocated.retain(|ordinal| {
+        let free = allocations.get(*ordinal).is_some_and(Option::is_none);
+        free && !std::mem::replace(&mut seen[*ordinal], true)
+    });
+    let lost = (0..allocations.len()).filter(|ordinal| allocations[*ordinal].is_none() && !seen[*ordinal]);
+    block.unallocated.extend(lost);
+}
+
 /// Gives the first free address that is not reserved to `holder`; `None` when there is none.
 pub(crate) fn allocate(
     block: &mut BlockSpec,

@@ -92,36 +92,52 @@ pub(crate) async fn holdings(store: &dyn Datastore, handle: &HandleSpec) -> Resu
     Ok(holding)
 }
 
-/// The handle, if there is one. A deletion that somebody has begun is finished first.
+/// The handle, if there is one. A deletion that somebody has begun is finished first; where the handle turns out to hold
+/// something all the same, it is taken back.
 pub(crate) async fn read(store: &dyn Datastore, handle: &str) -> Result<Option<Handle>, Error> {
     if check_name(handle).is_err() {
         return Ok(None);
     }
     let Some(object) = store.get(Kind::IPAMHandle, handle).await? else { return Ok(None) };
-    let spec: HandleSpec = object.spec()?;
-    if spec.deleted {
-        match delete(store, &object).await {
-            Err(error) if !error.is_conflict() => return Err(error),
-            _ => return Ok(None),
-        }
+    let found = Handle { spec: object.spec()?, object };
+    if !found.spec.deleted {
+        return Ok(Some(found));
     }
-    Ok(Some(Handle { object, spec }))
+    let settled = match holdings(store, &found.spec).await?.is_empty() {
+        true => delete(store, &found.object).await.map(|()| None),
+        false => mark(store, found, false).await.map(Some),
+    };
+    match settled {
+        Err(error) if error.is_conflict() => Ok(None),
+        settled => settled,
+    }
+}
+
+/// Marks this very version of the handle as deleted, or takes the mark back.
+pub(crate) async fn mark(store: &dyn Datastore, handle: Handle, deleted: bool) -> Result<Handle, Error> {
+    let Handle { object, mut spec } = handle;
+    if spec.deleted == deleted {
+        return Ok(Handle { object, spec });
+    }
+    spec.deleted = deleted;
+    let object = store.update(object.with_spec(&spec)).await?;
+    Ok(Handle { object, spec })
 }
 
 /// Records that `handle` holds nothing in these blocks any more; the last block takes the handle with it. `known` is its
-/// last known version, which is tried first.
+/// last known version, which is tried first. Returns whether the handle is gone; otherwise it names other blocks.
 pub(crate) async fn forget(
     store: &dyn Datastore,
     handle: &str,
     mut known: Option<Handle>,
     gone: &BTreeSet<IpNet>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     for _ in 0..TRIES {
         let found = match known.take() {
             Some(known) => known,
             None => match read(store, handle).await? {
                 Some(found) => found,
-                None => return Ok(()),
+                None => return Ok(true),
             },
         };
         match remove(store, found, gone).await {
@@ -133,14 +149,14 @@ pub(crate) async fn forget(
 }
 
 /// As [`forget`], but only in this very version of the handle; otherwise a conflict.
-async fn remove(store: &dyn Datastore, handle: Handle, gone: &BTreeSet<IpNet>) -> Result<(), Error> {
+async fn remove(store: &dyn Datastore, handle: Handle, gone: &BTreeSet<IpNet>) -> Result<bool, Error> {
     let Handle { object, mut spec } = handle;
     let before = spec.block.len();
     spec.block.retain(|cidr, _| cidr.parse().is_ok_and(|cidr: IpNet| !gone.contains(&cidr)));
     match spec.block.len() {
-        0 => delete(store, &object).await,
-        left if left == before => Ok(()),
-        _ => Ok(store.update(object.with_spec(&spec)).await.map(drop)?),
+        0 => delete(store, &object).await.map(|()| true),
+        left if left == before => Ok(false),
+        _ => Ok(store.update(object.with_spec(&spec)).await.map(|_| false)?),
     }
 }
 

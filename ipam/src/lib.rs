@@ -1,10 +1,13 @@
 //! Who gets which address: choose, claim, release, sweep.
 //!
 //! A pool is cut into blocks. A node owns the blocks for which it holds a confirmed BlockAffinity, and gives their
-//! addresses to its pods; a handle names who holds an address. What is stored is Calico's, field for field, and
-//! the protocols are Calico's, so that both can work on one datastore. Every write is a compare-and-swap, and any call
-//! may fail after it was carried out: each protocol leaves, at every point, a state from which [`Allocator::load`] and
-//! [`Allocator::sweep`] go on.
+//! addresses to its pods; where none is left to claim it borrows from blocks of others. A handle names who holds an
+//! address. What is stored is Calico's, field for field, and the protocols are Calico's, so that both can work on one
+//! datastore. Every write is a compare-and-swap, and any call may fail after it was carried out: each protocol leaves, at
+//! every point, a state from which [`Allocator::load`], [`Allocator::sweep`] and the [`Collector`] go on.
+//!
+//! [`Allocator`] is one node's; [`Collector`] is the cluster's; [`check()`], [`usage()`], [`split()`] and
+//! [`release_address`] are an operator's.
 //!
 //! Nothing here knows a runtime or a clock: futures over `&dyn Datastore`, and `now` is given.
 
@@ -14,25 +17,37 @@ mod assign;
 mod audit;
 mod batch;
 mod block;
+mod check;
 mod choose;
+mod collector;
 mod error;
 mod grow;
 mod handle;
 mod load;
 mod plan;
+mod pod_cidr;
 mod pools;
 mod release;
 mod request;
+mod single;
+mod split;
 mod sweep;
 mod time;
+mod usage;
 mod view;
 
 pub use allocator::{Allocator, LoadReport, SweepReport};
 pub use audit::{Finding, audit};
+pub use check::{Fix, Problem, check, fix};
 pub use choose::check_overlaps;
+pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed, PodState};
 pub use error::Error;
+pub use pod_cidr::next_in_pod_cidr;
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
+pub use single::release_address;
+pub use split::{SplitError, plan_split, split};
 pub use time::rfc3339;
+pub use usage::{BlockUsage, Holder, PoolUsage, Usage, usage};
 
 /// How often a write is decided anew after a conflict before it is given up (Calico's number).
 const TRIES: usize = 100;

@@ -20,6 +20,7 @@ use crate::{Allocator, Error, TRIES};
 const MAX_UNKNOWN: usize = 3;
 
 /// What is given back by one call.
+#[derive(Default)]
 struct Releasing<'h> {
     answers: BTreeMap<&'h str, Result<Vec<IpAddr>, Error>>,
     /// Which handles may hold addresses of which block.
@@ -44,25 +45,35 @@ impl Allocator {
         if let Err(error) = self.ensure_loaded(store, now).await {
             return handles.iter().map(|_| Err(error.clone())).collect();
         }
-        let mut releasing = self.where_held(store, handles).await;
-        for (cidr, handles) in std::mem::take(&mut releasing.blocks) {
-            let released = self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
-            releasing.settle(cidr, &handles, released);
+        let mut releasing = Releasing::default();
+        let mut todo: BTreeSet<&str> = handles.iter().map(String::as_str).collect();
+        for _ in 0..TRIES {
+            self.where_held(store, &todo, &mut releasing).await;
+            for (cidr, handles) in std::mem::take(&mut releasing.blocks) {
+                let released =
+                    self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
+                releasing.settle(cidr, &handles, released);
+            }
+            todo = self.forget_handles(store, &mut releasing).await;
+            if todo.is_empty() {
+                break;
+            }
         }
-        self.forget_handles(store, &mut releasing).await;
         let answer = |handle: &String| releasing.answers.get(handle.as_str()).cloned();
         handles.iter().map(|handle| answer(handle).unwrap_or(Ok(Vec::new()))).collect()
     }
 
     /// Where the handles may hold addresses: what their objects say, and what we remember. Only an object that is not
     /// remembered is read; a damaged one counts as none.
-    async fn where_held<'h>(&mut self, store: &dyn Datastore, handles: &'h [String]) -> Releasing<'h> {
-        let unique: BTreeSet<&str> = handles.iter().map(String::as_str).collect();
+    async fn where_held<'h>(
+        &mut self,
+        store: &dyn Datastore,
+        unique: &BTreeSet<&'h str>,
+        releasing: &mut Releasing<'h>,
+    ) {
         let unknown: Vec<&str> =
             unique.iter().copied().filter(|handle| !self.handles.contains_key(*handle)).collect();
         let read = join_all(unknown.iter().map(|handle| handle::read(store, handle))).await;
-        let mut releasing =
-            Releasing { answers: BTreeMap::new(), blocks: BTreeMap::new(), cleared: BTreeMap::new() };
         for (handle, stored) in unknown.into_iter().zip(read) {
             match stored {
                 Ok(Some(stored)) => drop(self.handles.insert(handle.to_owned(), stored)),
@@ -70,8 +81,8 @@ impl Allocator {
                 Err(error) => drop(releasing.answers.insert(handle, Err(error))),
             }
         }
-        for handle in unique {
-            if releasing.answers.contains_key(handle) {
+        for handle in unique.iter().copied() {
+            if matches!(releasing.answers.get(handle), Some(Err(_))) {
                 continue;
             }
             let stored = self.handles.get(handle);
@@ -80,16 +91,19 @@ impl Allocator {
             named.chain(remembered).for_each(|cidr| {
                 releasing.blocks.entry(cidr).or_default().insert(handle);
             });
-            releasing.answers.insert(handle, Ok(Vec::new()));
+            releasing.answers.entry(handle).or_insert(Ok(Vec::new()));
             if stored.is_some() {
                 releasing.cleared.insert(handle, BTreeSet::new());
             }
         }
-        releasing
     }
 
-    /// Deletes the handles that hold nothing any more, all at once.
-    async fn forget_handles(&mut self, store: &dyn Datastore, releasing: &mut Releasing<'_>) {
+    /// Deletes the handles that hold nothing any more, all at once; returns those that turn out to name other blocks.
+    async fn forget_handles<'h>(
+        &mut self,
+        store: &dyn Datastore,
+        releasing: &mut Releasing<'h>,
+    ) -> BTreeSet<&'h str> {
         let clear = std::mem::take(&mut releasing.cleared).into_iter();
         let clear: Vec<_> =
             clear.filter(|(handle, _)| matches!(releasing.answers.get(handle), Some(Ok(_)))).collect();
@@ -101,11 +115,17 @@ impl Allocator {
             .zip(known)
             .map(|((handle, cleared), known)| handle::forget(store, handle, known, cleared));
         let forgotten = join_all(forgetting).await;
+        let mut left = BTreeSet::new();
         for ((handle, _), forgotten) in clear.iter().zip(forgotten) {
-            if let Err(error) = forgotten {
-                releasing.answers.insert(handle, Err(error));
+            match forgotten {
+                Ok(true) => {}
+                Ok(false) => {
+                    left.insert(*handle);
+                }
+                Err(error) => drop(releasing.answers.insert(handle, Err(error))),
             }
         }
+        left
     }
 
     /// Takes the addresses of `handles` back in one write of the block, whoever owns it.

@@ -12,8 +12,10 @@ use manx_model::{
 
 use super::*;
 
+mod collecting;
 mod crashes;
 mod errors;
+mod operator;
 mod protocol;
 mod races;
 mod requests;
@@ -98,6 +100,31 @@ async fn sweep_all_but(
     let nobody = AllocationAttribute::default();
     let gone = known.into_keys().filter(|handle| !keep(handle, &nobody)).collect();
     allocator.sweep(store, now(), &IpamConfigSpec::default(), &gone, keep).await
+}
+
+/// One look of a collector at everything, and what it then does; `None` when the store failed.
+async fn collect(
+    collector: &mut Collector,
+    store: &Store,
+    nodes: &[&str],
+    pods: &BTreeMap<(String, String), PodState>,
+    now: SystemTime,
+) -> Option<Vec<Action>> {
+    let nodes = nodes.iter().map(|name| node(name)).collect();
+    let mut listed = Vec::new();
+    for kind in [Kind::IPAMBlock, Kind::BlockAffinity, Kind::IPAMHandle] {
+        let objects = store.list(kind, &Only::All).await.ok()?;
+        listed.push(objects.into_iter().map(Result::unwrap).collect::<Vec<_>>());
+    }
+    let [blocks, affinities, handles] = &listed[..] else { return None };
+    let observed = Observed { blocks, affinities, handles, nodes: &nodes, pods, pools: &[] };
+    let mut done = Vec::new();
+    for action in collector.observe(observed, now) {
+        if collector.carry_out(store, now, &IpamConfigSpec::default(), &action).await.ok()? {
+            done.push(action);
+        }
+    }
+    Some(done)
 }
 
 fn specs<S: serde::de::DeserializeOwned>(store: &Store, kind: Kind) -> Vec<S> {

@@ -231,6 +231,27 @@ fn the_sweep_releases_what_is_refused_and_only_what_is_ours() {
 }
 
 #[test]
+fn a_deletion_that_somebody_began_is_finished_or_taken_back_where_something_is_held() {
+    let (store, mut allocator) = (store(), Allocator::new(node("n1")));
+    let pools = [pool("p", POOL, 26)];
+    let given = assign(&mut allocator, &store, &pools, &[request("n1", "a")]);
+    put(&store, handle("left", POOL));
+    for name in ["a", "left"] {
+        edit(&store, Kind::IPAMHandle, name, |spec: &mut HandleSpec| spec.deleted = true);
+    }
+    let mut restarted = Allocator::new(node("n1"));
+    assert_eq!(release(&mut restarted, &store, "left"), Ok(Vec::new()));
+    assert_eq!(specs::<HandleSpec>(&store, Kind::IPAMHandle).len(), 1);
+    assert_eq!(assign(&mut restarted, &store, &pools, &[request("n1", "left")]).len(), 1);
+    assert_eq!(release(&mut restarted, &store, "a"), Ok(given));
+    assert_eq!(findings(&store), []);
+    edit(&store, Kind::IPAMBlock, "10-0-0-0-26", |spec: &mut BlockSpec| spec.deleted = true);
+    remove(&store, Kind::IPAMHandle, "left");
+    assert_eq!(assign(&mut restarted, &store, &pools, &[request("n1", "b")]).len(), 1);
+    assert_eq!(findings(&store), []);
+}
+
+#[test]
 fn what_we_do_not_know_survives_our_writes() {
     let (store, mut allocator) = (store(), Allocator::new(node("n1")));
     let pools = [pool("p", POOL, 26)];
