@@ -13,15 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
-use manx_model::AllocationAttribute;
+use manx_ipam::{Allocator, AssignRequest, Assigned, Rules, SweepReport};
+use manx_model::{AffinitySpec, AffinityState, AllocationAttribute, Object, affinity_name};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::information::{LOCKED, is_locked};
 use crate::latest;
-use crate::pool_choice::choose;
 use crate::problems::Problems;
 
 /// Requests that may wait in the queue; more callers wait their turn to queue.
@@ -40,28 +39,20 @@ pub struct Addresses {
 /// To whoever asked.
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
-/// A request, and the pools that it names.
-#[derive(Debug)]
-struct Wanted {
-    request: AssignRequest,
-    pools: Vec<String>,
-}
-
 #[derive(Debug)]
 enum Command {
-    Assign(Wanted, Reply<Assigned>),
+    Assign(AssignRequest, Reply<Vec<Assigned>>),
     Release(String, Reply<Release>),
     Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
 
 impl Addresses {
-    /// An address for the handle of `request`, from one of `pools` (names or CIDRs; empty: from any); the same one if it
-    /// has one already.
+    /// The addresses that `request` wants; the same ones if its handle has them already.
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest, pools: Vec<String>) -> Result<Assigned, Refused> {
-        self.ask(|reply| Command::Assign(Wanted { request, pools }, reply)).await
+    pub async fn assign(&self, request: AssignRequest) -> Result<Vec<Assigned>, Refused> {
+        self.ask(|reply| Command::Assign(request, reply)).await
     }
 
     /// Gives back what `handle` holds: nothing, if it holds nothing. While the datastore is away that is remembered.
@@ -103,9 +94,6 @@ pub enum Refused {
     /// IPAM could not.
     #[error(transparent)]
     Ipam(#[from] manx_ipam::Error),
-    /// The pools that it names cannot be had.
-    #[error("{0}")]
-    Pools(String),
     /// Somebody is moving the datastore.
     #[error("{LOCKED}")]
     Locked,
@@ -121,8 +109,25 @@ impl Refused {
         match self {
             Self::Stopping | Self::Locked | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
-            Self::Ipam(_) | Self::Pools(_) => false,
+            Self::Ipam(_) => false,
         }
+    }
+}
+
+/// Where it is told what this node has.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Its confirmed blocks.
+    pub blocks: watch::Sender<BTreeSet<IpNet>>,
+    /// The addresses that it borrows from blocks of others.
+    pub borrowed: watch::Sender<BTreeSet<IpNet>>,
+}
+
+impl Told {
+    /// Tells it.
+    pub fn tell(&self, allocator: &Allocator) {
+        latest::set(&self.blocks, allocator.confirmed_blocks());
+        latest::set(&self.borrowed, allocator.borrowed().map(|(address, _)| IpNet::from(address)).collect());
     }
 }
 
@@ -134,14 +139,16 @@ pub struct Owner {
     pub store: Arc<dyn Datastore>,
     /// The pools to take addresses from.
     pub cluster: watch::Receiver<Arc<Cluster>>,
-    /// Told of the confirmed blocks whenever they change.
-    pub blocks: watch::Sender<BTreeSet<IpNet>>,
+    /// Told of what this node has, whenever that changes.
+    pub told: Told,
     /// The time of day.
     pub wall_clock: fn() -> SystemTime,
     /// What is wrong.
     pub problems: Problems,
     /// Handles that are to be given back when the datastore answers.
     owed: BTreeSet<String>,
+    /// The names of this node's confirmed affinities, as the watch has told them.
+    affinities: BTreeSet<String>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -151,13 +158,15 @@ impl Owner {
         allocator: Allocator,
         store: Arc<dyn Datastore>,
         cluster: watch::Receiver<Arc<Cluster>>,
-        blocks: watch::Sender<BTreeSet<IpNet>>,
+        told: Told,
         wall_clock: fn() -> SystemTime,
         problems: Problems,
     ) -> (Self, Addresses) {
         let (sender, commands) = mpsc::channel(QUEUE);
         let owed = BTreeSet::new();
-        let owner = Self { allocator, store, cluster, blocks, wall_clock, problems, owed, commands };
+        let affinities = BTreeSet::new();
+        let owner =
+            Self { allocator, store, cluster, told, wall_clock, problems, owed, affinities, commands };
         (owner, Addresses { commands: sender })
     }
 
@@ -166,6 +175,7 @@ impl Owner {
         let mut batch = Vec::new();
         let mut retry = RETRY_FIRST;
         let mut due = Instant::now();
+        let mut cluster = self.cluster.clone();
         loop {
             let owed_before = !self.owed.is_empty();
             tokio::select! {
@@ -180,11 +190,47 @@ impl Owner {
                     0 => return,
                     _ => self.serve(batch.drain(..)).await,
                 },
+                Ok(()) = cluster.changed() => self.look_at_affinities().await,
             }
             if !owed_before && !self.owed.is_empty() {
                 due = Instant::now() + retry;
             }
-            latest::set(&self.blocks, self.allocator.confirmed_blocks());
+            self.told.tell(&self.allocator);
+        }
+    }
+
+    /// An affinity of ours that somebody else took away or changed: what is ours is read again. What we claimed a moment ago
+    /// the watch has not told yet, and so is not missed.
+    async fn look_at_affinities(&mut self) {
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let confirmed = |object: &Object| {
+            object
+                .spec::<AffinitySpec>()
+                .is_ok_and(|spec| spec.state == AffinityState::Confirmed && spec.deleted != "true")
+        };
+        let seen: BTreeSet<String> = cluster
+            .affinities
+            .iter()
+            .filter(|(_, object)| confirmed(object))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let lost: BTreeSet<String> = self.affinities.difference(&seen).cloned().collect();
+        self.affinities = seen;
+        let node = self.allocator.node();
+        let ours = self.allocator.confirmed_blocks().into_iter().map(|cidr| affinity_name(node, cidr));
+        if !cluster.in_sync || !ours.into_iter().any(|name| lost.contains(&name)) {
+            return;
+        }
+        tracing::warn!(
+            ?lost,
+            "somebody else took a block's affinity away; reading again what this node owns"
+        );
+        let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for (address, handle, _) in self.allocator.allocations() {
+            handles.entry(handle.to_owned()).or_default().push(address);
+        }
+        if let Err(error) = self.allocator.load(&*self.store, (self.wall_clock)(), &handles).await {
+            tracing::warn!("what this node owns is not read yet: {error}");
         }
     }
 
@@ -264,47 +310,49 @@ impl Owner {
         handles.iter().zip(answers).map(|(handle, answer)| settle(handle, answer)).collect()
     }
 
-    /// One batch for all that name the same pools.
-    async fn assign(&mut self, batch: Vec<(Wanted, Reply<Assigned>)>) {
-        let mut by_pools: BTreeMap<Vec<String>, Vec<_>> = BTreeMap::new();
-        for (wanted, reply) in batch {
-            by_pools.entry(wanted.pools).or_default().push((wanted.request, reply));
+    async fn assign(&mut self, batch: Vec<(AssignRequest, Reply<Vec<Assigned>>)>) {
+        if batch.is_empty() {
+            return;
         }
-        for (pools, batch) in by_pools {
-            let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            for request in &requests {
-                // The container is wanted again: it keeps what it was to give back.
-                self.owed.remove(&request.handle);
-            }
-            let answers = self.assign_from(&pools, &requests).await;
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                let _ = reply.send(answer);
-            }
+        let (requests, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        for request in &requests {
+            // The container is wanted again: it keeps what it was to give back.
+            self.owed.remove(&request.handle);
+        }
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let answers = match is_locked(&cluster) {
+            true => requests.iter().map(|_| Err(Refused::Locked)).collect(),
+            false => self.assign_all(&cluster, &requests).await,
+        };
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            let _ = reply.send(answer);
         }
     }
 
-    async fn assign_from(
+    async fn assign_all(
         &mut self,
-        pools: &[String],
+        cluster: &Cluster,
         requests: &[AssignRequest],
-    ) -> Vec<Result<Assigned, Refused>> {
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        if is_locked(&cluster) {
-            return requests.iter().map(|_| Err(Refused::Locked)).collect();
-        }
-        let pools = match choose(&cluster.pools, pools) {
-            Ok(pools) => pools,
-            Err(reason) => return requests.iter().map(|_| Err(Refused::Pools(reason.clone()))).collect(),
+    ) -> Vec<Result<Vec<Assigned>, Refused>> {
+        let reserved: Vec<IpNet> =
+            cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect();
+        let unlabelled = BTreeMap::new();
+        let node = cluster.nodes.get(self.allocator.node().as_str());
+        let rules = Rules {
+            pools: &cluster.pools,
+            reserved: &reserved,
+            config: &cluster.ipam,
+            node_labels: node.map_or(&unlabelled, |node| &node.labels),
         };
         let now = (self.wall_clock)();
-        let answers = self.allocator.assign(&*self.store, now, &pools, &cluster.ipam, requests).await;
+        let answers = self.allocator.assign(&*self.store, now, rules, requests).await;
         answers.into_iter().map(|answer| answer.map_err(Refused::from)).collect()
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
         let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
-        let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, keep).await;
+        let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, stale, keep).await;
         if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
             self.owed.extend(stale.iter().cloned());
             self.tell_owed();
@@ -346,17 +394,17 @@ mod tests {
         let pools = vec![IpPool::from_object(&pool).unwrap()];
         let (_, cluster) = watch::channel(Arc::new(Cluster { pools: Arc::new(pools), ..Cluster::default() }));
         let allocator = Allocator::new("n1".parse().unwrap());
-        let (blocks, _) = watch::channel(BTreeSet::new());
         let door = Arc::new(store.clone());
         let clock = || SystemTime::UNIX_EPOCH;
-        let (owner, addresses) = Owner::new(allocator, door, cluster, blocks, clock, Problems::default());
+        let (owner, addresses) =
+            Owner::new(allocator, door, cluster, Told::default(), clock, Problems::default());
         tokio::spawn(owner.run());
         (addresses, store)
     }
 
     async fn assign(addresses: &Addresses, handle: &str) -> IpAddr {
-        let request = AssignRequest { handle: handle.to_owned(), attributes: BTreeMap::new() };
-        addresses.assign(request, Vec::new()).await.unwrap().address
+        let request = AssignRequest::ipv4(handle, BTreeMap::new());
+        addresses.assign(request).await.unwrap()[0].address
     }
 
     async fn handles(store: &Faulty<Memory>) -> usize {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use manx_model::{
     BgpConfigurationSpec, BgpFilter, BgpPeer, ClusterInformationSpec, Complaint, EndpointSlice,
-    FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Namespace, Node, NodeName,
-    NodeStatusSpec, Object, Pod, Service,
+    FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Namespace, Node, NodeStatusSpec,
+    Object, Pod, Service,
 };
 
 pub use fold::Fold;
@@ -31,7 +31,7 @@ pub struct Cluster {
     /// Addresses that are given to nobody new.
     pub reservations: Arc<BTreeMap<String, Arc<IpReservation>>>,
     /// Nodes by name.
-    pub nodes: Arc<BTreeMap<NodeName, Node>>,
+    pub nodes: Arc<BTreeMap<String, Arc<Node>>>,
     /// This node's own object, as far as watches tell it.
     pub own_node: Option<Arc<Object>>,
     /// The BGPConfiguration `default`.

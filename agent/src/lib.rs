@@ -24,7 +24,6 @@ pub mod passwords;
 pub mod peering;
 pub mod pod_objects;
 pub mod pods;
-pub mod pool_choice;
 pub mod problems;
 pub mod publish;
 pub mod remote;

@@ -15,20 +15,11 @@ pub fn refuse(settings: &Settings, demand: &Demand) -> Result<(), CniError> {
     if ipam.source == Source::PodCidr {
         return Err(not_yet("ipam.subnet", "usePodCidr", "use \"calico-ipam\""));
     }
-    if demand.ipv6 {
-        return Err(not_yet("ipam.assign_ipv6", true, "remove it, and pods get an IPv4 address"));
-    }
-    if !demand.ipv4 {
-        return Err(not_yet("ipam.assign_ipv4", false, "remove it, and pods get an IPv4 address"));
-    }
-    if !demand.ipv6_pools.is_empty() {
-        return Err(not_yet("ipam.ipv6_pools", demand.ipv6_pools.join(", "), "remove it"));
+    if !demand.ipv4 && !demand.ipv6 {
+        return Err(not_yet("ipam.assign_ipv4", false, "let pods have an address of one family at least"));
     }
     if let Some(route) = settings.routes.destinations.first() {
         return Err(not_yet("ipam.routes", route, "remove it, and pods get a default route"));
-    }
-    if let Some(address) = demand.addresses.first() {
-        return Err(not_yet("the address for this pod", address, "do not ask for one"));
     }
     Ok(())
 }
@@ -62,7 +53,7 @@ pub fn without_effect(network: &str, settings: &Settings, wishes: &Wishes, node:
 
 #[cfg(test)]
 mod tests {
-    use manx_cni::settings::{Bandwidth, Ipam, PodRoutes};
+    use manx_cni::settings::{Bandwidth, PodRoutes};
 
     use super::*;
     use crate::demand::{About, demand};
@@ -81,12 +72,7 @@ mod tests {
         assert_eq!(refuse(&Settings::default(), &Wishes::default()), Ok(()));
         for ((settings, wishes), said) in [
             (asking(|s, _| s.ipam.source = Source::PodCidr), "ipam.subnet is usePodCidr"),
-            (asking(|s, _| s.ipam.assign_ipv6 = true), "ipam.assign_ipv6 is true"),
             (asking(|s, _| s.ipam.assign_ipv4 = false), "ipam.assign_ipv4 is false"),
-            (
-                asking(|s, _| s.ipam = Ipam { ipv6_pools: vec!["six".to_owned()], ..Ipam::default() }),
-                "ipam.ipv6_pools is six",
-            ),
             (
                 asking(|s, _| {
                     let destinations = vec!["10.0.0.0/8".parse().unwrap()];
@@ -94,7 +80,6 @@ mod tests {
                 }),
                 "ipam.routes is 10.0.0.0/8",
             ),
-            (asking(|_, w| w.addresses = vec!["10.0.0.1".parse().unwrap()]), "10.0.0.1"),
         ] {
             let error = refuse(&settings, &wishes).unwrap_err();
             assert_eq!(error.code, Code::UNSUPPORTED_FIELD);

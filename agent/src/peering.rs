@@ -45,8 +45,8 @@ pub struct Facts<'a> {
     pub address: Ipv4Addr,
     /// Its AS from the environment.
     pub own_asn: Option<Asn>,
-    /// All nodes.
-    pub nodes: &'a BTreeMap<NodeName, Node>,
+    /// All nodes by name.
+    pub nodes: &'a BTreeMap<String, Arc<Node>>,
     /// All BGPConfigurations by name: `default`, `node.NAME`.
     pub configurations: &'a BTreeMap<String, Arc<BgpConfigurationSpec>>,
     /// All BGPPeers by name.

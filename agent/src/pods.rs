@@ -16,8 +16,8 @@ use manx_cni::protocol::{Attachment, Command, Pod};
 use manx_cni::settings::Wishes;
 use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request, Settings};
 use manx_felix::{Kernel, MacAddress, PodLink};
-use manx_ipam::AssignRequest;
-use manx_model::{NodeName, veth_name};
+use manx_ipam::{AssignRequest, Wanted};
+use manx_model::{AllowedUse, NodeName, veth_name};
 use tokio::sync::watch;
 
 use crate::addresses::{Addresses, Refused};
@@ -84,13 +84,21 @@ impl Pods {
         if let Some(has) = known.as_ref().and_then(|known| known.other_device(&container.pod_device)) {
             return Err(second_device(has, &container.pod_device));
         }
-        let assign = AssignRequest { handle: handle.clone(), attributes: self.attributes(container) };
-        let assigned = self.addresses.assign(assign, demand.ipv4_pools).await.map_err(no_address)?;
+        let assign = AssignRequest {
+            handle: handle.clone(),
+            attributes: self.attributes(container),
+            ipv4: Wanted { count: usize::from(demand.ipv4), pools: demand.ipv4_pools },
+            ipv6: Wanted { count: usize::from(demand.ipv6), pools: demand.ipv6_pools },
+            fixed: demand.addresses,
+            usage: AllowedUse::Workload,
+            namespace_labels: found.namespace.as_ref().map(|namespace| namespace.labels.clone()),
+        };
+        let assigned = self.addresses.assign(assign).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
             handle: handle.clone(),
-            addresses: vec![assigned.address],
+            addresses: assigned.into_iter().map(|assigned| assigned.address).collect(),
             mtu,
             pod_mac: demand.mac.map(|mac| MacAddress(mac.0)),
             allow_ip_forwarding: settings.allow_ip_forwarding,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use manx_bgp::session::Password;
 use manx_bgp::speaker::{Change, PeerStatus, SpeakerConfig};
 use manx_bgp_driver::{Bgp, ListenerStatus, Shutdown, Transport};
-use manx_model::{Asn, Complaint, Node, NodeName};
+use manx_model::{Asn, Complaint, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
@@ -69,10 +69,11 @@ pub struct RouteLoop {
 impl RouteLoop {
     /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
     pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
-        let mut current = self.peering(None);
+        let mut seen = Arc::clone(&self.cluster.borrow_and_update());
+        let mut current = self.peering(&seen, None);
         let listen = SocketAddr::new(self.address.into(), current.listen_port);
         let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
-        bgp.originate(self.originations());
+        bgp.originate(self.originations(&seen));
         loop {
             tokio::select! {
                 biased;
@@ -86,30 +87,35 @@ impl RouteLoop {
                     let _ = question.send(describe(&bgp.status()));
                 }
                 Ok(()) = self.cluster.changed() => {
+                    let cluster = Arc::clone(&self.cluster.borrow_and_update());
                     // A kind that is needed since just now is not known yet: what it will say must not count as absent.
-                    if !self.cluster.borrow_and_update().in_sync {
+                    if !cluster.in_sync {
                         continue;
                     }
-                    let wanted = self.peering(Some(listen.port()));
-                    if wanted != current {
-                        bgp.configure(self.speaker(&wanted));
-                        current = wanted;
+                    let before = std::mem::replace(&mut seen, cluster);
+                    if !same_for_peering(&before, &seen) {
+                        let wanted = self.peering(&seen, Some(listen.port()));
+                        if wanted != current {
+                            bgp.configure(self.speaker(&wanted));
+                            current = wanted;
+                        }
                     }
-                    bgp.originate(self.originations());
+                    if !same_for_services(&before, &seen) {
+                        bgp.originate(self.originations(&seen));
+                    }
                 }
                 Ok(()) = self.passwords.changed() => bgp.configure(self.speaker(&current)),
                 Ok(()) = self.blocks.changed() => {
                     bgp.configure(self.speaker(&current));
-                    bgp.originate(self.originations());
+                    bgp.originate(self.originations(&seen));
                 }
-                Ok(()) = self.borrowed.changed() => bgp.originate(self.originations()),
+                Ok(()) = self.borrowed.changed() => bgp.originate(self.originations(&seen)),
                 changes = bgp.next() => self.pass_on(changes),
             }
         }
     }
 
-    fn peering(&mut self, listening: Option<u16>) -> Peering {
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+    fn peering(&self, cluster: &Cluster, listening: Option<u16>) -> Peering {
         let peering = peering(&Facts {
             node: &self.node,
             address: self.address,
@@ -132,12 +138,11 @@ impl RouteLoop {
     }
 
     /// What this node announces: its blocks, what it borrowed, and services.
-    fn originations(&mut self) -> BTreeSet<IpNet> {
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let own = cluster.nodes.get(&self.node);
+    fn originations(&mut self, cluster: &Cluster) -> BTreeSet<IpNet> {
+        let own = cluster.nodes.get(self.node.as_str());
         let services = services::announced(&services::Facts {
             node: &self.node,
-            excluded: own.is_some_and(Node::is_excluded_from_load_balancers),
+            excluded: own.is_some_and(|own| own.is_excluded_from_load_balancers()),
             bgp: &cluster.bgp,
             services: &cluster.services,
             slices: &cluster.endpoint_slices,
@@ -189,6 +194,23 @@ impl RouteLoop {
             self.converged.send_replace(true);
         }
     }
+}
+
+/// Whether two clusters have the same peers: a pod that comes is nothing to a thousand of them.
+fn same_for_peering(before: &Cluster, after: &Cluster) -> bool {
+    Arc::ptr_eq(&before.nodes, &after.nodes)
+        && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
+        && Arc::ptr_eq(&before.peers, &after.peers)
+        && Arc::ptr_eq(&before.filters, &after.filters)
+        && Arc::ptr_eq(&before.pools, &after.pools)
+}
+
+/// Whether two clusters announce the same addresses of services.
+fn same_for_services(before: &Cluster, after: &Cluster) -> bool {
+    Arc::ptr_eq(&before.nodes, &after.nodes)
+        && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
+        && Arc::ptr_eq(&before.services, &after.services)
+        && Arc::ptr_eq(&before.endpoint_slices, &after.endpoint_slices)
 }
 
 fn describe(status: &manx_bgp_driver::Status) -> status::Bgp {

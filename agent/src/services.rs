@@ -8,7 +8,8 @@
 //!   that has it: by every node;
 //! - load balancers are not to be aggregated: by every node, as long as there is a pod anywhere.
 //!
-//! A node that is excluded from load balancers announces nothing of all this.
+//! A node that is excluded from load balancers announces nothing of all this. A range of all addresses allows every
+//! address, as in Calico, and is itself not announced: it would be a default route to nowhere.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use manx_model::{
-    BgpConfigurationSpec, EndpointSlice, NodeName, Service, ServiceEndpoint, ServiceRange, Switch,
+    BgpConfigurationSpec, Complaint, EndpointSlice, Kind, NodeName, Service, ServiceEndpoint, ServiceRange,
+    Switch,
 };
 
 /// What the announcements of a node follow from.
@@ -67,8 +69,21 @@ impl fmt::Display for Reason {
 
 /// The ranges of services: what is learned about them is for peers, and not for this node's kernel.
 pub fn ranges(bgp: &BgpConfigurationSpec) -> BTreeSet<IpNet> {
-    let all = [&bgp.service_cluster_ips, &bgp.service_external_ips, &bgp.service_load_balancer_ips];
-    all.into_iter().flatten().map(|range| range.cidr).collect()
+    let all = fields(bgp).into_iter().flat_map(|(_, ranges)| ranges).filter(|range| !is_everything(range));
+    all.map(|range| range.cidr).collect()
+}
+
+/// What BGPConfiguration `default` asks for and does not get.
+pub fn complaints(bgp: &BgpConfigurationSpec) -> Vec<Complaint> {
+    let everything = fields(bgp).into_iter().filter(|(_, ranges)| ranges.iter().any(is_everything));
+    let everything = everything.map(|(field, _)| {
+        let message = format!(
+            "spec.{field}: a range of all addresses allows all of them, and is not announced itself: \
+             it would draw all traffic here"
+        );
+        Complaint::new(Kind::BGPConfiguration, "default", message)
+    });
+    everything.collect()
 }
 
 /// What the node announces now.
@@ -88,17 +103,29 @@ pub fn announced(facts: &Facts<'_>) -> Announced {
 }
 
 fn add_ranges(announced: &mut Announced, bgp: &BgpConfigurationSpec) {
-    let aggregated = aggregates(bgp);
-    let balanced = bgp.service_load_balancer_ips.iter().filter(|range| aggregated && !is_single(range));
-    for (field, ranges) in [
-        ("serviceClusterIPs", bgp.service_cluster_ips.iter().collect()),
-        ("serviceExternalIPs", bgp.service_external_ips.iter().collect()),
-        ("serviceLoadBalancerIPs", balanced.collect::<Vec<_>>()),
-    ] {
-        for range in ranges {
-            announced.entry(range.cidr).or_default().insert(Reason::Range(field));
+    for (field, ranges) in fields(bgp) {
+        let balanced = field == LOAD_BALANCERS;
+        for range in ranges.iter().filter(|range| !is_everything(range)) {
+            // Of load balancers only what is aggregated: the rest is announced as services have it.
+            if !balanced || (aggregates(bgp) && !is_single(range)) {
+                announced.entry(range.cidr).or_default().insert(Reason::Range(field));
+            }
         }
     }
+}
+
+const LOAD_BALANCERS: &str = "serviceLoadBalancerIPs";
+
+fn fields(bgp: &BgpConfigurationSpec) -> [(&'static str, &[ServiceRange]); 3] {
+    [
+        ("serviceClusterIPs", &bgp.service_cluster_ips),
+        ("serviceExternalIPs", &bgp.service_external_ips),
+        (LOAD_BALANCERS, &bgp.service_load_balancer_ips),
+    ]
+}
+
+fn is_everything(range: &ServiceRange) -> bool {
+    range.cidr.prefix_len() == 0
 }
 
 /// The addresses of a service that are announced alone.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use manx_ipam::AssignRequest;
-use manx_model::{NodeName, TUNNEL_IPIP, tunnel_handle};
+use manx_model::{AllowedUse, NodeName, TUNNEL_IPIP, tunnel_handle};
 use tokio::sync::watch;
 
 use crate::addresses::Addresses;
@@ -53,10 +53,11 @@ pub async fn keep(
 async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, String> {
     let attributes =
         BTreeMap::from([("node".to_owned(), node.to_string()), ("type".to_owned(), TUNNEL_IPIP.to_owned())]);
-    let request = AssignRequest { handle: tunnel_handle(node), attributes };
-    let assigned = addresses.assign(request, Vec::new()).await.map_err(|error| error.to_string())?;
-    match assigned.address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => Err(format!("IPAM gave {address}, and the tunnel needs an IPv4 address")),
+    let request =
+        AssignRequest { usage: AllowedUse::Tunnel, ..AssignRequest::ipv4(tunnel_handle(node), attributes) };
+    let assigned = addresses.assign(request).await.map_err(|error| error.to_string())?;
+    match assigned.first().map(|assigned| assigned.address) {
+        Some(IpAddr::V4(address)) => Ok(address),
+        other => Err(format!("IPAM gave {other:?}, and the tunnel needs an IPv4 address")),
     }
 }

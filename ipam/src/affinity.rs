@@ -55,7 +55,7 @@ impl Claimant<'_> {
                 Ok(Some(found)) if self.owns(&found) => bump(self.store, found).await?.object,
                 Ok(None) => return Err(gone(cidr)),
                 Ok(Some(_)) | Err(Error::Datastore(StoreError::Invalid(_))) => {
-                    self.delete_affinity(affinity).await?;
+                    delete(self.store, &affinity).await?;
                     return Ok(None);
                 }
                 Err(error) => return Err(error),
@@ -79,7 +79,7 @@ impl Claimant<'_> {
         let Some(found) = found else { return Err(gone(cidr)) };
         let spec: AffinitySpec = found.spec()?;
         if spec.deleted == "true" {
-            self.delete_affinity(found).await?;
+            delete(self.store, &found).await?;
             return Err(gone(cidr));
         }
         match spec.state {
@@ -112,7 +112,10 @@ impl Claimant<'_> {
         };
         let spec: AffinitySpec = affinity.spec()?;
         match (spec.state, ours) {
-            _ if spec.deleted == "true" => self.give_up(affinity).await,
+            (_, ours) if spec.deleted == "true" => match (self.give_up(affinity).await, ours) {
+                (Ok(_), Some(_)) => self.take_up(cidr).await,
+                (given_up, _) => given_up,
+            },
             (AffinityState::Confirmed, Some(block)) => {
                 self.stamp_labels(affinity).await?;
                 Ok(Mended::Ours(Box::new(block)))
@@ -120,10 +123,12 @@ impl Claimant<'_> {
             (AffinityState::Pending, Some(_)) => self.take_up(cidr).await,
             (AffinityState::Confirmed, None) if self.exists(cidr).await? => self.give_up(affinity).await,
             (AffinityState::Confirmed, None) => self.take_up(cidr).await,
-            (AffinityState::PendingDeletion, Some(block)) => {
-                self.release_block(block).await?;
+            (AffinityState::PendingDeletion, Some(block)) if block::is_empty(&block.spec) => {
+                delete(self.store, &block.object).await?;
                 self.give_up(affinity).await
             }
+            // Whoever wanted the block for its being empty was too late.
+            (AffinityState::PendingDeletion, Some(_)) => self.take_up(cidr).await,
             (AffinityState::Pending | AffinityState::PendingDeletion, None) => self.give_up(affinity).await,
         }
     }
@@ -136,7 +141,7 @@ impl Claimant<'_> {
     }
 
     async fn give_up(self, affinity: Object) -> Result<Mended, Error> {
-        self.delete_affinity(affinity).await?;
+        delete(self.store, &affinity).await?;
         Ok(Mended::Nothing)
     }
 
@@ -144,16 +149,39 @@ impl Claimant<'_> {
         Ok(self.read_block(cidr).await?.is_some())
     }
 
-    /// The second step of giving up: an empty block goes, a used one loses its owner.
-    async fn release_block(self, block: Block) -> Result<(), Error> {
-        if block::is_empty(&block.spec) {
-            return delete_block(self.store, block.object).await;
+    /// Gives up our empty block, which is then nobody's and gone; `false` when it is not ours, in use, or not at the
+    /// sequence number that `only` says. Stopped anywhere, [`Self::mend`] goes on.
+    pub(crate) async fn release(self, cidr: IpNet, only: Option<u64>) -> Result<bool, Error> {
+        let affinity = self.store.get(Kind::BlockAffinity, &affinity_name(self.node, cidr)).await?;
+        let block = match self.read_block(cidr).await? {
+            Some(block) if self.owns(&block) && block::is_empty(&block.spec) => block,
+            _ => return Ok(false),
+        };
+        let Some(affinity) = affinity else { return Ok(false) };
+        let spec: AffinitySpec = affinity.spec()?;
+        if spec.deleted == "true" || only.is_some_and(|only| only != block.spec.sequence_number) {
+            return Ok(false);
         }
-        let mut spec = block.spec.clone();
-        spec.affinity = None;
-        spec.affinity_claim_time = None;
-        bump(self.store, Block { spec, ..block }).await?;
-        Ok(())
+        let affinity = match self.set_state(affinity, AffinityState::PendingDeletion).await {
+            Ok(affinity) => affinity,
+            Err(error) if error.is_conflict() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match delete(self.store, &block.object).await {
+            Ok(()) => {}
+            Err(error) if error.is_conflict() => {
+                // Somebody was given an address meanwhile. Who wrote the affinity since knows better.
+                return match self.set_state(affinity, AffinityState::Confirmed).await {
+                    Err(error) if !error.is_conflict() => Err(error),
+                    _ => Ok(false),
+                };
+            }
+            Err(error) => return Err(error),
+        }
+        match delete(self.store, &affinity).await {
+            Err(error) if !error.is_conflict() => Err(error),
+            _ => Ok(true),
+        }
     }
 
     pub(crate) fn owns(self, block: &Block) -> bool {
@@ -196,13 +224,6 @@ impl Claimant<'_> {
         }
         Ok(())
     }
-
-    async fn delete_affinity(self, affinity: Object) -> Result<(), Error> {
-        let mut spec: AffinitySpec = affinity.spec()?;
-        let marked = spec.deleted == "true";
-        spec.deleted = "true".into();
-        delete_in_two_steps(self.store, affinity.with_spec(&spec), marked).await
-    }
 }
 
 /// The block `cidr`, if there is one. A deletion that somebody has begun is finished first.
@@ -224,28 +245,9 @@ pub(crate) async fn bump(store: &dyn Datastore, mut block: Block) -> Result<Bloc
     Ok(Block { object, spec: block.spec })
 }
 
-async fn delete_block(store: &dyn Datastore, object: Object) -> Result<(), Error> {
-    let mut spec: manx_model::BlockSpec = object.spec()?;
-    spec.deleted = true;
-    spec.sequence_number += 1;
-    delete_in_two_steps(store, object.with_spec(&spec), false).await
-}
-
-/// Writes `marked` (the object with its deleted flag set), unless it is stored like that already, and deletes it. What
-/// somebody else deleted is deleted.
-pub(crate) async fn delete_in_two_steps(
-    store: &dyn Datastore,
-    marked: Object,
-    already: bool,
-) -> Result<(), Error> {
-    let deleted = match already {
-        true => store.delete(&marked).await,
-        false => match store.update(marked).await {
-            Ok(stored) => store.delete(&stored).await,
-            Err(error) => Err(error),
-        },
-    };
-    match deleted {
+/// Deletes exactly this version. What somebody else deleted is deleted.
+pub(crate) async fn delete(store: &dyn Datastore, object: &Object) -> Result<(), Error> {
+    match store.delete(object).await {
         Ok(()) | Err(StoreError::Gone { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use manx_model::{AllocationAttribute, Invalid, NodeName};
 
+use crate::Assigned;
+use crate::batch::addresses;
 use crate::block::{self, Block};
+use crate::handle::Handle;
 
-/// Gives out the addresses of one node. Owned by one task of its agent; it remembers the node's blocks, so that an
-/// address costs one write of a block (for a whole batch) and one of each handle, and no list.
+/// Gives out the addresses of one node. Owned by one task of its agent; it remembers the node's blocks and the handles
+/// that it wrote, so that an address costs one write of a block (for a whole batch) and one of each handle, and no list.
 ///
 /// What it remembers is only a guess: each write is a compare-and-swap, and what others changed is read again. Any of
 /// its futures may be dropped at any point; the next call goes on from what is stored.
@@ -18,29 +21,14 @@ pub struct Allocator {
     pub(crate) node: NodeName,
     /// The blocks with a confirmed affinity of this node, as last read or written.
     pub(crate) blocks: BTreeMap<IpNet, Block>,
+    /// Blocks that are not this node's, in which it holds addresses, as last read or written.
+    pub(crate) foreign: BTreeMap<IpNet, Block>,
     /// Confirmed blocks that cannot be read: routed as before, and not allocated from.
     pub(crate) unreadable: BTreeSet<IpNet>,
+    /// The handles that this allocator wrote or read, in their last known version.
+    pub(crate) handles: BTreeMap<String, Handle>,
     /// Whether `blocks` is complete; not so before the first load, and after a claim that did not come to its end.
     pub(crate) loaded: bool,
-}
-
-/// Asks for one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssignRequest {
-    /// By which the address is found and released again: a valid object name, as `k8s-pod-network.<containerid>`.
-    pub handle: String,
-    /// Who holds it: `node`, `pod`, `namespace`, `timestamp` of a pod; `node`, `type` of a tunnel. Without `node` being
-    /// this node's name the address is not swept when it is left behind.
-    pub attributes: BTreeMap<String, String>,
-}
-
-/// An address that a handle holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// The address.
-    pub address: IpAddr,
-    /// The block from which it is.
-    pub block: IpNet,
 }
 
 /// What [`Allocator::load`] found.
@@ -61,14 +49,24 @@ pub struct LoadReport {
 pub struct SweepReport {
     /// The addresses that were released, with their handles.
     pub released: Vec<(IpAddr, String)>,
-    /// The handles that claimed to hold addresses of this node's blocks and held none.
-    pub dangling: Vec<String>,
 }
 
 impl Allocator {
     /// The allocator of `node`, which knows nothing yet; [`Self::load`] is done by the first call that needs it.
     pub fn new(node: NodeName) -> Self {
-        Self { node, blocks: BTreeMap::new(), unreadable: BTreeSet::new(), loaded: false }
+        Self {
+            node,
+            blocks: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            handles: BTreeMap::new(),
+            loaded: false,
+        }
+    }
+
+    /// The node whose addresses these are.
+    pub fn node(&self) -> &NodeName {
+        &self.node
     }
 
     /// The blocks that this node owns: exported, and blackholed locally.
@@ -76,21 +74,66 @@ impl Allocator {
         self.blocks.keys().chain(&self.unreadable).copied().collect()
     }
 
-    /// What this node holds in its own blocks.
+    /// What this node holds: in its own blocks, and what it borrowed.
     pub fn allocations(&self) -> impl Iterator<Item = (IpAddr, &str, &AllocationAttribute)> {
-        self.blocks.values().flat_map(|block| block::held(&block.spec)).filter_map(
-            |(_, address, attribute)| {
-                let ours = attribute.secondary.get("node").is_some_and(|node| node == self.node.as_str());
-                ours.then_some((address, block::handle_of(attribute)?, attribute))
-            },
-        )
+        self.blocks.values().chain(self.foreign.values()).flat_map(|block| self.ours_in(block))
     }
 
-    /// The address that `handle` holds in one of this node's blocks.
-    pub(crate) fn held_by(&self, handle: &str) -> Option<Assigned> {
-        self.blocks.iter().find_map(|(cidr, block)| {
-            let (_, address) = block::addresses_of(&block.spec, handle).next()?;
-            Some(Assigned { address, block: *cidr })
+    /// What this node holds in blocks that are not its own: address and handle. Each is to be originated as a route of its
+    /// own, since the block's owner attracts the rest.
+    pub fn borrowed(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        let ours = self.foreign.values().flat_map(|block| self.ours_in(block));
+        ours.map(|(address, handle, _)| (address, handle))
+    }
+
+    pub(crate) fn ours_in<'a>(
+        &'a self,
+        block: &'a Block,
+    ) -> impl Iterator<Item = (IpAddr, &'a str, &'a AllocationAttribute)> {
+        block::held(&block.spec).filter_map(|(_, address, attribute)| {
+            let ours = attribute.secondary.get("node").is_some_and(|node| node == self.node.as_str());
+            ours.then_some((address, block::handle_of(attribute)?, attribute))
         })
+    }
+
+    /// The addresses that `handle` holds in the blocks that are remembered.
+    pub(crate) fn held_by(&self, handle: &str) -> Vec<Assigned> {
+        let blocks = self.blocks.values().chain(self.foreign.values());
+        blocks.flat_map(|block| addresses(block, handle)).collect()
+    }
+
+    /// The block as it was last read or written, whoever owns it.
+    pub(crate) fn remembered(&self, cidr: IpNet) -> Option<&Block> {
+        self.blocks.get(&cidr).or_else(|| self.foreign.get(&cidr))
+    }
+
+    /// Takes in a newer version of a block: of one of ours, or of another in which this node holds addresses. One that is
+    /// no longer ours makes the next call that needs our blocks look at what became of it.
+    pub(crate) fn remember(&mut self, block: Block) {
+        let cidr = block.spec.cidr;
+        let owned = block.spec.affinity.as_deref() == Some(&block::owner(&self.node));
+        match self.blocks.contains_key(&cidr) {
+            true if owned => drop(self.blocks.insert(cidr, block)),
+            // Its claim is not confirmed, as far as we know.
+            false if owned => {}
+            known => {
+                if known {
+                    self.forget_block(cidr);
+                }
+                if self.ours_in(&block).next().is_some() {
+                    self.foreign.insert(cidr, block);
+                } else {
+                    self.foreign.remove(&cidr);
+                }
+            }
+        }
+    }
+
+    /// There is no such block any more.
+    pub(crate) fn forget_block(&mut self, cidr: IpNet) {
+        self.foreign.remove(&cidr);
+        if self.blocks.remove(&cidr).is_some() {
+            self.loaded = false;
+        }
     }
 }

@@ -1,241 +1,290 @@
-//! Giving out addresses: a batch of requests, one write of a block.
+//! Giving out addresses: a batch of requests, one write of each block.
+//!
+//! It goes in rounds. Each plans a place for every address that is still wanted, in the blocks at hand; where one has no
+//! place, another block is brought to hand first ([`crate::grow`]). Then the handles are written, all at once, and the
+//! blocks. What is stored then, not what was written, is the answer: the next round looks which handle holds what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use futures::future::join_all;
 use ipnet::IpNet;
-use manx_datastore::{Datastore, Only};
-use manx_model::{BlockSpec, IpPool, IpamConfigSpec, Kind};
+use manx_datastore::{Datastore, Error as StoreError};
 
-use crate::affinity::{Claimant, Mended, bump};
-use crate::batch::Batch;
+use crate::affinity::{Mended, bump, read_block};
+use crate::batch::{Batch, addresses};
 use crate::block::{self, Block};
-use crate::choose::{Taken, candidates, serves};
-use crate::{Allocator, AssignRequest, Assigned, Error, TRIES};
-
-/// Blocks that one node may own where IPAMConfig says 0 (Calico's number).
-const DEFAULT_MAX_BLOCKS: usize = 20;
+use crate::handle::{self, Prepared};
+use crate::plan::Plan;
+use crate::{Allocator, AssignRequest, Assigned, Error, Rules, TRIES};
 
 /// How often a batch goes on after a write whose fate is unknown.
 const MAX_UNKNOWN: usize = 3;
 
+/// With what a batch is carried out.
+#[derive(Clone, Copy)]
+pub(crate) struct Door<'a> {
+    pub(crate) store: &'a dyn Datastore,
+    pub(crate) now: SystemTime,
+    pub(crate) rules: Rules<'a>,
+}
+
+impl Door<'_> {
+    /// How many addresses the block has to give.
+    pub(crate) fn free(&self, block: &Block) -> usize {
+        block::free(&block.spec, self.now, self.rules.config.ip_cooldown_seconds, self.rules.reserved)
+    }
+}
+
 impl Allocator {
-    /// Gives an address to each handle, answering in the order of `requests`. A handle that holds an address already,
-    /// anywhere, is given the same one. All requests that fit one block share one write of it.
-    ///
-    /// `pools` do not overlap (see [`crate::check_overlaps`]), are tried in their order, and are those that may be used for
-    /// these requests; disabled ones are skipped.
+    /// Gives each request its addresses, answering in the order of `requests`. A handle that holds some already, anywhere,
+    /// is given the same ones. All addresses of one block share one write of it; handles are written all at once.
     ///
     /// # Errors
-    /// For each request its own. After [`manx_datastore::Error::Unavailable`] the address may have been given nevertheless:
-    /// ask again, or release the handle.
+    /// For each request its own. A request that can have only a part of what it wants gets nothing: what was taken for
+    /// it is given back, unless its handle held something before. After [`manx_datastore::Error::Unavailable`] addresses may
+    /// have been given nevertheless: ask again, or release the handle.
     pub async fn assign(
         &mut self,
         store: &dyn Datastore,
         now: SystemTime,
-        pools: &[IpPool],
-        config: &IpamConfigSpec,
+        rules: Rules<'_>,
         requests: &[AssignRequest],
-    ) -> Vec<Result<Assigned, Error>> {
-        let mut batch = Batch::new(requests);
-        let door = Door { store, now, pools, config };
+    ) -> Vec<Result<Vec<Assigned>, Error>> {
+        let mut batch = Batch::new(requests, rules, &self.node);
+        let door = Door { store, now, rules };
         if let Err(error) = self.assign_batch(door, &mut batch).await {
-            batch.fail_open(&error);
+            batch.refuse_open(&error);
         }
-        batch.undo_handles(store).await;
+        let undo = batch.to_undo();
+        if !undo.is_empty() {
+            // What fails here is left to the collector; the error that led here is the one to report.
+            self.release(store, now, rules.config, &undo).await;
+        }
         batch.answers()
     }
 
     async fn assign_batch(&mut self, door: Door<'_>, batch: &mut Batch<'_>) -> Result<(), Error> {
         self.ensure_loaded(door.store, door.now).await?;
         self.reread_held(door, batch).await?;
-        for _ in 0..TRIES {
-            self.answer_held(batch);
-            let mut open = batch.open();
-            if open.is_empty() {
+        // Each round answers, refuses, brings a block to hand, or has lost a race.
+        for _ in 0..TRIES + 2 * batch.items.len() {
+            batch.answer(|handle| self.held_by(handle));
+            if batch.open().is_empty() {
                 return Ok(());
             }
-            let (cidr, free) = match self.block_with_space(door) {
-                Some(found) => found,
-                None if batch.find_elsewhere(door.store).await => continue,
-                None => self.claim_another(door).await?,
-            };
-            open.truncate(free);
-            let ready = batch.prepare_handles(door.store, &open, cidr).await;
-            if !ready.is_empty() {
-                self.write_block(door, cidr, batch, &ready).await?;
+            let plan = self.plan(door, batch);
+            match plan.missing.first() {
+                None => self.carry_out(door, batch, plan).await,
+                Some(missing) => {
+                    if let Err(error) = self.grow(door, batch, *missing).await {
+                        refuse_alike(batch, &plan.missing, *missing, &error);
+                    }
+                }
             }
         }
         Err(Error::contention(format!("a block of node {}", self.node)))
     }
 
     /// What is remembered of a handle may have been released by somebody else since: look again before repeating it.
-    async fn reread_held(&mut self, door: Door<'_>, batch: &Batch<'_>) -> Result<(), Error> {
-        let held = batch.open().into_iter().filter_map(|index| self.held_by(&batch.requests[index].handle));
-        let blocks: BTreeSet<IpNet> = held.map(|assigned| assigned.block).collect();
+    async fn reread_held(&mut self, door: Door<'_>, batch: &mut Batch<'_>) -> Result<(), Error> {
+        let mut blocks = BTreeSet::new();
+        for request in batch.requests() {
+            blocks.extend(self.held_by(batch.handle(request)).iter().map(|assigned| assigned.block));
+        }
+        // Who is remembered to hold a named address may have released it.
+        let fixed: Vec<_> = (0..batch.items.len()).filter_map(|item| batch.fixed(item)).collect();
+        let taken = |block: &&Block| block::held(&block.spec).any(|(_, address, _)| fixed.contains(&address));
+        blocks.extend(self.blocks.values().filter(taken).map(|block| block.spec.cidr));
         for cidr in blocks {
             self.reread(door.store, door.now, cidr).await?;
         }
+        for request in batch.requests() {
+            if !self.held_by(batch.handle(request)).is_empty() {
+                batch.found_before(request);
+            }
+        }
         Ok(())
     }
 
-    fn answer_held(&self, batch: &mut Batch<'_>) {
-        for (request, answer) in batch.requests.iter().zip(&mut batch.answers) {
-            if answer.is_none() {
-                *answer = self.held_by(&request.handle).map(Ok);
+    async fn carry_out(&mut self, door: Door<'_>, batch: &mut Batch<'_>, mut plan: Plan) {
+        self.write_handles(door.store, batch, &plan).await;
+        for items in plan.places.values_mut() {
+            items.retain(|item| batch.sure.contains(&batch.items[*item].request));
+        }
+        plan.places.retain(|_, items| !items.is_empty());
+        self.write_blocks(door, batch, plan.places).await;
+    }
+
+    /// Writes the handles of the planned requests, all at once. The request of one that turns out to hold something already
+    /// is planned anew.
+    async fn write_handles(&mut self, store: &dyn Datastore, batch: &mut Batch<'_>, plan: &Plan) {
+        let mut wanted = plan.by_request(batch);
+        for (request, blocks) in &mut wanted {
+            for held in batch.held(*request, |handle| self.held_by(handle)) {
+                *blocks.entry(held.block.to_string()).or_default() += 1;
+            }
+        }
+        batch.written.extend(wanted.keys());
+        let writes = wanted.iter().map(|(request, blocks)| {
+            let (handle, sure) = (batch.handle(*request), batch.sure.contains(request));
+            let known = self.handles.get(handle).cloned();
+            async move {
+                let known = match known {
+                    Some(_) if !sure => handle::read(store, handle).await?,
+                    known => known,
+                };
+                handle::prepare(store, handle, known, blocks).await
+            }
+        });
+        let written = join_all(writes).await;
+        for (request, written) in wanted.keys().zip(written) {
+            let handle = batch.handle(*request).to_owned();
+            batch.sure.remove(request);
+            match written {
+                Ok(Prepared::Ready(stored)) => {
+                    batch.sure.insert(*request);
+                    self.handles.insert(handle, stored);
+                }
+                Ok(Prepared::Holds(stored, blocks)) => {
+                    self.handles.insert(handle, stored);
+                    self.take_in_elsewhere(batch, *request, blocks);
+                }
+                Err(error) => batch.refuse_request(*request, error),
             }
         }
     }
 
-    /// The first block of ours with a free address, pool by pool, and how many it has.
-    fn block_with_space(&self, door: Door<'_>) -> Option<(IpNet, usize)> {
-        door.pools.iter().find_map(|pool| {
-            self.blocks.iter().filter(|(cidr, _)| serves(pool, **cidr)).find_map(|(cidr, block)| {
-                let free = block::free(&block.spec, door.now, door.config.ip_cooldown_seconds);
-                (free > 0).then_some((*cidr, free))
-            })
-        })
+    /// What a request turned out to hold.
+    pub(crate) fn take_in_elsewhere(&mut self, batch: &mut Batch<'_>, request: usize, blocks: Vec<Block>) {
+        let handle = batch.handle(request);
+        batch.found_elsewhere(request, blocks.iter().flat_map(|block| addresses(block, handle)).collect());
+        blocks.into_iter().for_each(|block| self.remember(block));
     }
 
-    async fn write_block(
+    async fn write_blocks(
         &mut self,
         door: Door<'_>,
-        cidr: IpNet,
         batch: &mut Batch<'_>,
-        ready: &[usize],
-    ) -> Result<(), Error> {
-        let Some(block) = self.blocks.get(&cidr) else { return Ok(()) };
+        places: BTreeMap<IpNet, Vec<usize>>,
+    ) {
+        let changed = places.into_iter().filter_map(|(cidr, items)| {
+            let block = self.at_hand(batch, cidr)?;
+            let spec = self.allocated(door, batch, block, &items);
+            Some((cidr, items, Block { object: block.object.clone(), spec }))
+        });
+        let changed: Vec<(IpNet, Vec<usize>, Block)> = changed.collect();
+        let writes = changed.iter().map(|(_, _, block)| bump(door.store, block.clone()));
+        let written = join_all(writes).await;
+        for ((cidr, items, _), written) in changed.into_iter().zip(written) {
+            match written {
+                Ok(block) => self.take_in(batch, block),
+                Err(error) => self.block_not_written(door, batch, cidr, &items, error).await,
+            }
+        }
+    }
+
+    fn allocated(
+        &self,
+        door: Door<'_>,
+        batch: &Batch<'_>,
+        block: &Block,
+        items: &[usize],
+    ) -> manx_model::BlockSpec {
         let mut spec = block.spec.clone();
-        block::collect(&mut spec, door.now, door.config.ip_cooldown_seconds);
-        for index in ready {
-            block::allocate(&mut spec, &batch.attribute(*index));
+        block::collect(&mut spec, door.now, door.rules.config.ip_cooldown_seconds);
+        for item in items {
+            let holder = batch.attribute(*item, &self.node);
+            match batch.fixed(*item) {
+                Some(address) => block::allocate_exactly(&mut spec, &holder, address),
+                None => block::allocate(&mut spec, &holder, door.rules.reserved),
+            };
         }
-        match self.write(door.store, cidr, spec).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_conflict() => self.reread(door.store, door.now, cidr).await,
-            Err(error) => {
-                // The write may have happened: nothing is taken back before the block has been seen.
-                let reread = match error.is_unavailable() && batch.unknown < MAX_UNKNOWN {
-                    true => self.reread(door.store, door.now, cidr).await,
-                    false => Err(error.clone()),
-                };
-                batch.unknown += 1;
-                if self.unreadable.contains(&cidr) {
-                    batch.prepared.clear();
-                }
-                reread.map_err(|_| {
-                    batch.prepared.clear();
-                    self.loaded = false;
-                    error
-                })
-            }
-        }
+        spec
     }
 
-    /// Claims one more block; it has free addresses.
-    async fn claim_another(&mut self, door: Door<'_>) -> Result<(IpNet, usize), Error> {
-        self.may_claim(door)?;
-        let taken = self.taken(door.store).await?;
-        let claimant = Claimant { store: door.store, node: &self.node, now: door.now };
-        for pool in door.pools.iter().filter(|pool| !pool.disabled) {
-            for cidr in candidates(pool, &self.node).filter(|cidr| !taken.overlaps(*cidr)) {
-                // Whoever drops us now leaves a claim behind of which we do not know.
-                self.loaded = false;
-                let claimed = claimant.claim(cidr).await?;
-                self.loaded = true;
-                if let Some(block) = claimed {
-                    let free = block::free(&block.spec, door.now, door.config.ip_cooldown_seconds);
-                    self.blocks.insert(cidr, block);
-                    return Ok((cidr, free));
-                }
-            }
+    /// A newer version of a block that may be one of those that others lend.
+    fn take_in(&mut self, batch: &mut Batch<'_>, block: Block) {
+        if let Some(lent) = batch.lent.get_mut(&block.spec.cidr) {
+            lent.clone_from(&block);
         }
-        let (node, pools) = (self.node.clone(), door.pool_names());
-        Err(match door.config.strict_affinity {
-            true => Error::StrictAffinity { node, pools },
-            false => Error::PoolsExhausted { node, pools },
-        })
+        self.remember(block);
     }
 
-    fn may_claim(&self, door: Door<'_>) -> Result<(), Error> {
-        let node = || self.node.clone();
-        let limit = match door.config.max_blocks_per_host {
-            0 => DEFAULT_MAX_BLOCKS,
-            limit => limit as usize,
-        };
-        if door.pools.iter().all(|pool| pool.disabled) {
-            Err(Error::NoPool { node: node() })
-        } else if !door.config.auto_allocate_blocks {
-            Err(Error::AutoAllocateBlocks { node: node() })
-        } else if self.blocks.len() + self.unreadable.len() >= limit {
-            Err(Error::BlockLimit { node: node(), limit })
-        } else {
-            Ok(())
-        }
-    }
-
-    /// One list of all blocks, those that cannot be read included: their addresses may be in use.
-    async fn taken(&self, store: &dyn Datastore) -> Result<Taken, Error> {
-        let mut taken = Taken::default();
-        for listed in store.list(Kind::IPAMBlock, &Only::All).await? {
-            match listed.and_then(|object| Ok((object.spec::<BlockSpec>()?, object))) {
-                Ok((spec, _)) if spec.deleted => {}
-                Ok((spec, object)) => {
-                    taken.add_name(object.name());
-                    taken.add(spec.cidr);
-                }
-                Err(invalid) => taken.add_name(invalid.name),
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Writes a block of ours by compare-and-swap with what we remember of it.
-    pub(crate) async fn write(
+    /// Somebody was faster, or the write may have happened: nothing is decided before the block has been seen.
+    async fn block_not_written(
         &mut self,
-        store: &dyn Datastore,
+        door: Door<'_>,
+        batch: &mut Batch<'_>,
         cidr: IpNet,
-        spec: BlockSpec,
+        items: &[usize],
+        error: Error,
+    ) {
+        batch.sure.retain(|request| items.iter().all(|item| batch.items[*item].request != *request));
+        let unknown = error.is_unavailable() && batch.unknown < MAX_UNKNOWN;
+        batch.unknown += usize::from(unknown);
+        let reread = match unknown || error.is_conflict() {
+            true => self.reread_at_hand(door, batch, cidr).await,
+            false => Err(error.clone()),
+        };
+        if let (Ok(()), false) = (&reread, unknown && self.unreadable.contains(&cidr)) {
+            return;
+        }
+        self.loaded = false;
+        items.iter().for_each(|item| batch.refuse(*item, error.clone()));
+    }
+
+    async fn reread_at_hand(
+        &mut self,
+        door: Door<'_>,
+        batch: &mut Batch<'_>,
+        cidr: IpNet,
     ) -> Result<(), Error> {
-        let Some(block) = self.blocks.get(&cidr) else { return Ok(()) };
-        let written = bump(store, Block { object: block.object.clone(), spec }).await?;
-        self.blocks.insert(cidr, written);
+        if self.blocks.contains_key(&cidr) {
+            return self.reread(door.store, door.now, cidr).await;
+        }
+        match read_block(door.store, cidr).await {
+            Ok(Some(block)) => self.take_in(batch, block),
+            Ok(None) => {
+                batch.lent.remove(&cidr);
+                self.forget_block(cidr);
+            }
+            Err(error) => {
+                batch.lent.remove(&cidr);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
-    /// Reads one of our blocks again; one that is no longer ours is forgotten.
+    /// Reads a block again in which this node holds something; one of ours that no longer is ours is forgotten.
     pub(crate) async fn reread(
         &mut self,
         store: &dyn Datastore,
         now: SystemTime,
         cidr: IpNet,
     ) -> Result<(), Error> {
-        let mended = self.mend(store, now, cidr).await?;
+        let mended = match self.blocks.contains_key(&cidr) {
+            true => self.mend(store, now, cidr).await?,
+            false => Mended::Nothing,
+        };
         self.blocks.remove(&cidr);
         match mended {
-            Mended::Ours(block) => {
-                self.blocks.insert(cidr, *block);
-            }
-            Mended::Unreadable(_) => {
-                self.unreadable.insert(cidr);
-            }
-            Mended::Nothing => {}
+            Mended::Ours(block) => drop(self.blocks.insert(cidr, *block)),
+            Mended::Unreadable(_) => drop(self.unreadable.insert(cidr)),
+            Mended::Nothing => match read_block(store, cidr).await {
+                Ok(Some(block)) => self.remember(block),
+                Ok(None) | Err(Error::Datastore(StoreError::Invalid(_))) => self.forget_block(cidr),
+                Err(error) => return Err(error),
+            },
         }
         Ok(())
     }
 }
 
-/// What a batch is carried out with.
-#[derive(Clone, Copy)]
-struct Door<'a> {
-    store: &'a dyn Datastore,
-    now: SystemTime,
-    pools: &'a [IpPool],
-    config: &'a IpamConfigSpec,
-}
-
-impl Door<'_> {
-    fn pool_names(&self) -> Vec<String> {
-        self.pools.iter().filter(|pool| !pool.disabled).map(|pool| pool.name.clone()).collect()
-    }
+/// One reason for all that wanted the same in vain.
+fn refuse_alike(batch: &mut Batch<'_>, missing: &[usize], of: usize, error: &Error) {
+    let alike: Vec<usize> =
+        missing.iter().copied().filter(|item| batch.items[*item].is_like(&batch.items[of])).collect();
+    alike.into_iter().for_each(|item| batch.refuse(item, error.clone()));
 }

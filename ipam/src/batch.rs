@@ -1,112 +1,251 @@
-//! The requests of one call: which are answered, and what has been written for the others.
+//! The requests of one call: what each still wants, and what has been found or written for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use futures::future::join_all;
 use ipnet::IpNet;
-use manx_datastore::Datastore;
-use manx_model::AllocationAttribute;
+use manx_model::{AllocationAttribute, NodeName};
 
-use crate::{AssignRequest, Assigned, Error, handle};
+use crate::block::{self, Block};
+use crate::request::{Family, Rules};
+use crate::view::View;
+use crate::{AssignRequest, Assigned, Error, handle, pools};
+
+/// One address that is wanted.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// Whose: an index into the requests.
+    pub(crate) request: usize,
+    pub(crate) want: Want,
+    /// The pools (indices into the rules' pools) from which it may be taken, in this order; or why none can be had. Who
+    /// holds an address keeps it all the same.
+    pub(crate) pools: Result<Vec<usize>, Error>,
+    answer: Option<Assigned>,
+}
+
+/// Which address would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Any of this family.
+    Any(Family),
+    /// This one.
+    Fixed(IpAddr),
+}
+
+impl Item {
+    /// Whether an address for one is as good as an address for the other.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.want == other.want && self.pools == other.pools
+    }
+}
 
 /// The requests of one call, and how far they have come.
 pub(crate) struct Batch<'a> {
-    pub(crate) requests: &'a [AssignRequest],
-    pub(crate) answers: Vec<Option<Result<Assigned, Error>>>,
-    /// The handles that were written for a block, and certainly hold nothing there or anywhere else.
-    pub(crate) prepared: BTreeMap<usize, IpNet>,
+    requests: &'a [AssignRequest],
+    /// Of requests with one handle, the first stands for all.
+    first: Vec<usize>,
+    pub(crate) items: Vec<Item>,
+    errors: BTreeMap<usize, Error>,
+    /// What requests hold in blocks that the allocator does not remember.
+    elsewhere: BTreeMap<usize, Vec<Assigned>>,
+    /// The requests that held something before this call.
+    held_before: BTreeSet<usize>,
+    /// The requests whose handle may have been written by this call.
+    pub(crate) written: BTreeSet<usize>,
+    /// The requests whose handle is known to be stored: it was written, or read, after the blocks that it names were.
+    pub(crate) sure: BTreeSet<usize>,
+    /// Blocks of others from which addresses may be borrowed, as they were found.
+    pub(crate) lent: BTreeMap<IpNet, Block>,
+    /// All blocks, once they had to be listed.
+    pub(crate) view: Option<View>,
+    /// Whether it is known that no handle holds anything where the allocator does not look.
+    pub(crate) looked: bool,
     /// Writes whose fate was unknown.
     pub(crate) unknown: usize,
-    /// Whether it is known that no request holds an address in a block of another node.
-    found_elsewhere: bool,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(requests: &'a [AssignRequest]) -> Self {
-        let answers = requests.iter().map(|request| handle::check(&request.handle).err().map(Err)).collect();
-        Self { requests, answers, prepared: BTreeMap::new(), unknown: 0, found_elsewhere: false }
-    }
-
-    /// The requests without an answer. Of two with one handle the first stands for both.
-    pub(crate) fn open(&self) -> Vec<usize> {
-        let mut seen = BTreeSet::new();
-        (0..self.requests.len())
-            .filter(|index| self.answers[*index].is_none() && seen.insert(&self.requests[*index].handle))
-            .collect()
-    }
-
-    pub(crate) fn attribute(&self, index: usize) -> AllocationAttribute {
-        let request = &self.requests[index];
-        AllocationAttribute {
-            handle_id: Some(request.handle.clone()),
-            secondary: request.attributes.clone(),
-            ..Default::default()
-        }
-    }
-
-    /// Before a block is claimed: whether a request has its address already, in a block that is not ours.
-    pub(crate) async fn find_elsewhere(&mut self, store: &dyn Datastore) -> bool {
-        if std::mem::replace(&mut self.found_elsewhere, true) {
-            return false;
-        }
-        let open: Vec<usize> =
-            self.open().into_iter().filter(|index| !self.prepared.contains_key(index)).collect();
-        let found =
-            join_all(open.iter().map(|index| handle::find(store, &self.requests[*index].handle))).await;
-        let before = self.open().len();
-        for (index, found) in open.into_iter().zip(found) {
-            self.answers[index] =
-                found.map(|held| held.map(|(address, block)| Assigned { address, block })).transpose();
-        }
-        self.open().len() < before
-    }
-
-    /// Writes the handles of `open` for `cidr`, all at once; returns those that may now be given an address.
-    pub(crate) async fn prepare_handles(
-        &mut self,
-        store: &dyn Datastore,
-        open: &[usize],
-        cidr: IpNet,
-    ) -> Vec<usize> {
-        let todo = open.iter().copied().filter(|index| self.prepared.get(index) != Some(&cidr));
-        let todo: Vec<usize> = todo.collect();
-        // The block for which they were written is no longer ours.
-        let old = todo.iter().filter_map(|index| Some((index, self.prepared.remove(index)?)));
-        let old: Vec<(&usize, IpNet)> = old.collect();
-        join_all(
-            old.iter().map(|(index, cidr)| handle::forget(store, &self.requests[**index].handle, *cidr)),
-        )
-        .await;
-        let prepared =
-            join_all(todo.iter().map(|index| handle::prepare(store, &self.requests[*index].handle, cidr)))
-                .await;
-        for (index, prepared) in todo.into_iter().zip(prepared) {
-            match prepared {
-                Ok(None) => {
-                    self.prepared.insert(index, cidr);
-                }
-                Ok(Some((address, block))) => self.answers[index] = Some(Ok(Assigned { address, block })),
-                Err(error) => self.answers[index] = Some(Err(error)),
+    pub(crate) fn new(requests: &'a [AssignRequest], rules: Rules<'_>, node: &NodeName) -> Self {
+        let mut seen = BTreeMap::new();
+        let first = requests
+            .iter()
+            .enumerate()
+            .map(|(index, request)| *seen.entry(request.handle.as_str()).or_insert(index));
+        let mut batch = Self {
+            requests,
+            first: first.collect(),
+            items: Vec::new(),
+            errors: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            held_before: BTreeSet::new(),
+            written: BTreeSet::new(),
+            sure: BTreeSet::new(),
+            lent: BTreeMap::new(),
+            view: None,
+            looked: false,
+            unknown: 0,
+        };
+        for index in batch.requests() {
+            let request = &requests[index];
+            match handle::check(&request.handle) {
+                Ok(()) => batch.items.extend(items(rules, node, request, index)),
+                Err(error) => batch.refuse_request(index, error),
             }
         }
-        open.iter().copied().filter(|index| self.answers[*index].is_none()).collect()
+        batch
     }
 
-    pub(crate) fn fail_open(&mut self, error: &Error) {
-        self.answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| {
-            *answer = Some(Err(error.clone()));
+    pub(crate) fn handle(&self, request: usize) -> &'a str {
+        &self.requests[request].handle
+    }
+
+    /// Those that count; the others are answered as these are.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = usize> + use<> {
+        let first: BTreeSet<usize> = self.first.iter().copied().collect();
+        first.into_iter()
+    }
+
+    /// The address that this item names.
+    pub(crate) fn fixed(&self, item: usize) -> Option<IpAddr> {
+        match self.items[item].want {
+            Want::Fixed(address) => Some(address),
+            Want::Any(_) => None,
+        }
+    }
+
+    /// The items without an answer, of requests that have not failed.
+    pub(crate) fn open(&self) -> Vec<usize> {
+        let open = |item: &Item| item.answer.is_none() && !self.errors.contains_key(&item.request);
+        (0..self.items.len()).filter(|index| open(&self.items[*index])).collect()
+    }
+
+    /// The requests with open items.
+    pub(crate) fn open_requests(&self) -> BTreeSet<usize> {
+        self.open().into_iter().map(|index| self.items[index].request).collect()
+    }
+
+    /// Matches what each handle holds with what its request wants.
+    pub(crate) fn answer(&mut self, held_by: impl Fn(&str) -> Vec<Assigned>) {
+        self.items.iter_mut().for_each(|item| item.answer = None);
+        for request in 0..self.requests.len() {
+            let held = self.held(request, &held_by);
+            if !held.is_empty() {
+                answer(self.items.iter_mut().filter(|item| item.request == request), held);
+            }
+        }
+    }
+
+    /// What a request holds, as far as is known.
+    pub(crate) fn held(&self, request: usize, held_by: impl Fn(&str) -> Vec<Assigned>) -> BTreeSet<Assigned> {
+        let elsewhere = self.elsewhere.get(&request).into_iter().flatten().copied();
+        held_by(self.handle(request)).into_iter().chain(elsewhere).collect()
+    }
+
+    /// Whether these blocks hold something for a request that it is not known to hold.
+    pub(crate) fn learns(&self, request: usize, blocks: &[Block], held: &[Assigned]) -> bool {
+        let known = self.elsewhere.get(&request).into_iter().flatten();
+        let known: BTreeSet<Assigned> = known.chain(held).copied().collect();
+        blocks
+            .iter()
+            .flat_map(|block| addresses(block, self.handle(request)))
+            .any(|found| !known.contains(&found))
+    }
+
+    pub(crate) fn found_before(&mut self, request: usize) {
+        self.held_before.insert(request);
+    }
+
+    pub(crate) fn found_elsewhere(&mut self, request: usize, held: Vec<Assigned>) {
+        self.held_before.insert(request);
+        self.elsewhere.insert(request, held);
+    }
+
+    pub(crate) fn attribute(&self, item: usize, node: &NodeName) -> AllocationAttribute {
+        let request = &self.requests[self.items[item].request];
+        let mut secondary = request.attributes.clone();
+        secondary.entry("node".to_owned()).or_insert_with(|| node.to_string());
+        AllocationAttribute { handle_id: Some(request.handle.clone()), secondary, ..Default::default() }
+    }
+
+    /// Half of what a request wants is nothing: the first error is its answer.
+    pub(crate) fn refuse(&mut self, item: usize, error: Error) {
+        self.refuse_request(self.items[item].request, error);
+    }
+
+    pub(crate) fn refuse_request(&mut self, request: usize, error: Error) {
+        self.errors.entry(request).or_insert(error);
+    }
+
+    pub(crate) fn refuse_open(&mut self, error: &Error) {
+        for request in self.open_requests() {
+            self.refuse_request(request, error.clone());
+        }
+    }
+
+    /// The handles of requests that failed after something was written for them, and that held nothing before.
+    pub(crate) fn to_undo(&self) -> Vec<String> {
+        let failed = self.written.iter().filter(|request| self.errors.contains_key(request));
+        let fresh = failed.filter(|request| !self.held_before.contains(request));
+        fresh.map(|request| self.handle(*request).to_owned()).collect()
+    }
+
+    pub(crate) fn answers(self) -> Vec<Result<Vec<Assigned>, Error>> {
+        let mut given: BTreeMap<usize, Vec<Assigned>> = BTreeMap::new();
+        for item in &self.items {
+            given.entry(item.request).or_default().extend(item.answer);
+        }
+        let answer = |first: &usize| match self.errors.get(first) {
+            Some(error) => Err(error.clone()),
+            None => Ok(given.get(first).cloned().unwrap_or_default()),
+        };
+        self.first.iter().map(answer).collect()
+    }
+}
+
+/// What `handle` holds in `block`.
+pub(crate) fn addresses(block: &Block, handle: &str) -> Vec<Assigned> {
+    let cidr = block.spec.cidr;
+    block::addresses_of(&block.spec, handle).map(|(_, address)| Assigned { address, block: cidr }).collect()
+}
+
+/// Addresses that were named come first, so that no other item takes one from under them.
+fn answer<'i>(items: impl Iterator<Item = &'i mut Item>, mut held: BTreeSet<Assigned>) {
+    let (fixed, any): (Vec<_>, Vec<_>) = items.partition(|item| matches!(item.want, Want::Fixed(_)));
+    for item in fixed.into_iter().chain(any) {
+        let found = held.iter().copied().find(|assigned| match item.want {
+            Want::Any(family) => Family::of(assigned.block) == family,
+            Want::Fixed(address) => assigned.address == address,
         });
+        if let Some(found) = found {
+            held.remove(&found);
+            item.answer = Some(found);
+        }
     }
+}
 
-    /// Takes back the handles of requests that got no address. What fails here is left to the sweep.
-    pub(crate) async fn undo_handles(&mut self, store: &dyn Datastore) {
-        let failed = self.prepared.iter().filter(|(index, _)| matches!(self.answers[**index], Some(Err(_))));
-        join_all(failed.map(|(index, cidr)| handle::forget(store, &self.requests[*index].handle, *cidr)))
-            .await;
+fn items(rules: Rules<'_>, node: &NodeName, asked: &AssignRequest, request: usize) -> Vec<Item> {
+    let item = |want, pools| Item { request, want, pools, answer: None };
+    if !asked.fixed.is_empty() {
+        let fixed = asked.fixed.iter();
+        return fixed.map(|address| item(Want::Fixed(*address), pool_of(rules, *address))).collect();
     }
+    let families = [(Family::V4, asked.ipv4.count), (Family::V6, asked.ipv6.count)];
+    let wanted = families.into_iter().filter(|(_, count)| *count > 0).flat_map(|(family, count)| {
+        std::iter::repeat_n((family, pools::choose(rules, node, asked, family)), count)
+    });
+    wanted.map(|(family, pools)| item(Want::Any(family), pools)).collect()
+}
 
-    pub(crate) fn answers(self) -> Vec<Result<Assigned, Error>> {
-        let unanswered = || Err(Error::contention("the request"));
-        self.answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+fn pool_of(rules: Rules<'_>, address: IpAddr) -> Result<Vec<usize>, Error> {
+    let refused = |reason: String| Err(Error::FixedAddress { address, reason });
+    if block::is_reserved(address, rules.reserved) {
+        return refused("an IPReservation reserves it".to_owned());
+    }
+    match rules.pools.iter().position(|pool| pool.contains(address)) {
+        None => refused("it is in no IPPool in use".to_owned()),
+        Some(index) if rules.pools[index].disabled => {
+            refused(format!("IPPool {}, which contains it, is disabled", rules.pools[index].name))
+        }
+        Some(index) => Ok(vec![index]),
     }
 }

@@ -93,20 +93,48 @@ pub(crate) fn check(block: &BlockSpec) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// Gives the first free address to `holder`; `None` when the block is full.
-pub(crate) fn allocate(block: &mut BlockSpec, holder: &AllocationAttribute) -> Option<IpAddr> {
-    if block.unallocated.is_empty() {
-        return None;
-    }
-    let ordinal = block.unallocated.remove(0);
+/// Gives the first free address that is not reserved to `holder`; `None` when there is none.
+pub(crate) fn allocate(
+    block: &mut BlockSpec,
+    holder: &AllocationAttribute,
+    reserved: &[IpNet],
+) -> Option<IpAddr> {
+    let is_free = |ordinal: &usize| !is_reserved(address(block.cidr, *ordinal), reserved);
+    let position = block.unallocated.iter().position(is_free)?;
+    Some(take(block, position, holder))
+}
+
+/// Gives this very address to `holder`; `None` when it is not free.
+pub(crate) fn allocate_exactly(
+    block: &mut BlockSpec,
+    holder: &AllocationAttribute,
+    wanted: IpAddr,
+) -> Option<IpAddr> {
+    let is_it = |ordinal: &usize| address(block.cidr, *ordinal) == wanted;
+    let position = block.unallocated.iter().position(is_it)?;
+    Some(take(block, position, holder))
+}
+
+fn take(block: &mut BlockSpec, position: usize, holder: &AllocationAttribute) -> IpAddr {
+    let ordinal = block.unallocated.remove(position);
     block.allocations[ordinal] = Some(attribute_index(block, holder));
     block.sequence_number_for_allocation.insert(ordinal.to_string(), block.sequence_number);
-    Some(address(block.cidr, ordinal))
+    address(block.cidr, ordinal)
 }
 
 /// Takes back every address of `handle`; they are free once `cooldown` seconds have passed.
 pub(crate) fn release(block: &mut BlockSpec, handle: &str, now: SystemTime, cooldown: u32) -> Vec<IpAddr> {
     let ordinals: Vec<usize> = addresses_of(block, handle).map(|(ordinal, _)| ordinal).collect();
+    release_ordinals(block, &ordinals, now, cooldown)
+}
+
+/// Takes back these addresses.
+pub(crate) fn release_ordinals(
+    block: &mut BlockSpec,
+    ordinals: &[usize],
+    now: SystemTime,
+    cooldown: u32,
+) -> Vec<IpAddr> {
     if !ordinals.is_empty() {
         let cooling = AllocationAttribute { released_at: Some(rfc3339(now)), ..Default::default() };
         let index = attribute_index(block, &cooling);
@@ -118,14 +146,8 @@ pub(crate) fn release(block: &mut BlockSpec, handle: &str, now: SystemTime, cool
 
 /// Frees what has cooled down for `cooldown` seconds, and forgets attributes that nothing refers to.
 pub(crate) fn collect(block: &mut BlockSpec, now: SystemTime, cooldown: u32) {
-    let cool: Vec<bool> = block
-        .attributes
-        .iter()
-        .map(|attribute| {
-            let since = attribute.released_at.as_deref().and_then(|then| seconds_since(then, now));
-            since.is_some_and(|seconds| seconds >= i64::from(cooldown))
-        })
-        .collect();
+    let cool: Vec<bool> =
+        block.attributes.iter().map(|attribute| is_cool(attribute, now, cooldown)).collect();
     for ordinal in 0..block.allocations.len() {
         if block.allocations[ordinal].is_some_and(|index| cool[index]) {
             block.allocations[ordinal] = None;
@@ -136,11 +158,31 @@ pub(crate) fn collect(block: &mut BlockSpec, now: SystemTime, cooldown: u32) {
     compact(block);
 }
 
+/// Whether the address was released, and may be given out again.
+pub(crate) fn is_cool(attribute: &AllocationAttribute, now: SystemTime, cooldown: u32) -> bool {
+    let since = attribute.released_at.as_deref().and_then(|then| seconds_since(then, now));
+    since.is_some_and(|seconds| seconds >= i64::from(cooldown))
+}
+
 /// How many addresses [`allocate`] can give after [`collect`].
-pub(crate) fn free(block: &BlockSpec, now: SystemTime, cooldown: u32) -> usize {
-    let mut block = block.clone();
-    collect(&mut block, now, cooldown);
-    block.unallocated.len()
+pub(crate) fn free(block: &BlockSpec, now: SystemTime, cooldown: u32, reserved: &[IpNet]) -> usize {
+    let is_cool = |attribute: &AllocationAttribute| is_cool(attribute, now, cooldown);
+    let cool = held(block).filter(|(_, _, attribute)| is_cool(attribute)).map(|(ordinal, _, _)| ordinal);
+    let free = block.unallocated.iter().copied().chain(cool);
+    free.filter(|ordinal| !is_reserved(address(block.cidr, *ordinal), reserved)).count()
+}
+
+/// Whether a new block `cidr` would have an address that is not reserved.
+pub(crate) fn gives_any(cidr: IpNet, reserved: &[IpNet]) -> bool {
+    let overlaps = |network: &&IpNet| network.contains(&cidr) || cidr.contains(*network);
+    let reserved: Vec<IpNet> = reserved.iter().filter(overlaps).copied().collect();
+    let size = 1usize << host_bits(cidr).min(MAX_HOST_BITS);
+    reserved.is_empty() || (0..size).any(|ordinal| !is_reserved(address(cidr, ordinal), &reserved))
+}
+
+/// Whether one of the reserved networks contains `address`.
+pub(crate) fn is_reserved(address: IpAddr, reserved: &[IpNet]) -> bool {
+    reserved.iter().any(|network| network.contains(&address))
 }
 
 /// Every address that somebody holds, or that cools down: ordinal, address, attribute.

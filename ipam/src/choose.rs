@@ -1,9 +1,9 @@
-//! Which block a node claims next, and which pools can be used together.
+//! Which block a node tries next, and which pools can be used together.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use manx_model::{Invalid, IpPool, Kind, NodeName, cidr_name};
+use manx_model::{Invalid, IpPool, Kind, NodeName};
 
 /// The blocks of `pool` in the order in which `node` tries them: each once, from a start that depends on the node alone,
 /// so that nodes which grow at the same time do not reach for the same block.
@@ -12,6 +12,26 @@ pub(crate) fn candidates(pool: &IpPool, node: &NodeName) -> impl Iterator<Item =
     let start = u128::from(hash(node.as_str())) % count;
     let (cidr, size) = (pool.cidr, pool.block_size);
     (0..count).map(move |step| nth_block(cidr, size, (start + step) % count))
+}
+
+/// How far the walk of [`candidates`] is when it comes to `block`, which is one of `pool` of whatever size.
+pub(crate) fn distance(pool: &IpPool, node: &NodeName, block: IpNet) -> u128 {
+    let count = pool.block_count();
+    let start = u128::from(hash(node.as_str())) % count;
+    let index = (bits(block) - bits(pool.cidr)) >> (pool.cidr.max_prefix_len() - pool.block_size);
+    (index + count - start) % count
+}
+
+/// The block of `pool` in which `address` is, which the pool contains.
+pub(crate) fn block_of(pool: &IpPool, address: IpAddr) -> IpNet {
+    IpNet::new_assert(address, pool.block_size).trunc()
+}
+
+fn bits(network: IpNet) -> u128 {
+    match network {
+        IpNet::V4(net) => net.network().to_bits().into(),
+        IpNet::V6(net) => net.network().to_bits(),
+    }
 }
 
 fn nth_block(pool: IpNet, size: u8, index: u128) -> IpNet {
@@ -38,34 +58,6 @@ fn hash(name: &str) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// The blocks that exist, as far as claiming another one is concerned.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    /// By name, those that cannot be read included.
-    names: BTreeSet<String>,
-    cidrs: Vec<IpNet>,
-}
-
-impl Taken {
-    pub(crate) fn add_name(&mut self, name: impl Into<String>) {
-        self.names.insert(name.into());
-    }
-
-    pub(crate) fn add(&mut self, cidr: IpNet) {
-        self.add_name(cidr_name(cidr));
-        self.cidrs.push(cidr);
-    }
-
-    /// Whether an existing block has addresses in common with `cidr`. Blocks of another size stand where a pool was
-    /// replaced by one with another block size.
-    pub(crate) fn overlaps(&self, cidr: IpNet) -> bool {
-        self.names.contains(&cidr_name(cidr))
-            || self.cidrs.iter().any(|other| {
-                other.prefix_len() != cidr.prefix_len() && (other.contains(&cidr) || cidr.contains(other))
-            })
-    }
-}
-
 /// The pools that can be used together, in the order of their names, and those that cannot: of pools with addresses in
 /// common the first by name is used, and each other one is refused with that one's name.
 pub fn check_overlaps(mut pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
@@ -89,14 +81,11 @@ pub fn check_overlaps(mut pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
     (usable, refused)
 }
 
-/// Whether `pool` gives out addresses of `block`.
-pub(crate) fn serves(pool: &IpPool, block: IpNet) -> bool {
-    !pool.disabled && pool.cidr.contains(&block)
-}
-
 #[cfg(test)]
 mod tests {
-    use manx_model::{IpPoolSpec, Kind, Object};
+    use std::collections::BTreeSet;
+
+    use manx_model::{IpPoolSpec, Object};
 
     use super::*;
 
@@ -121,6 +110,9 @@ mod tests {
             assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), count);
             assert!(blocks.iter().all(|block| pool.cidr.contains(block) && block.prefix_len() == size));
             assert_eq!(order(&pool, "node-1"), blocks);
+            let walked = blocks.iter().map(|block| distance(&pool, &"node-1".parse().unwrap(), *block));
+            assert_eq!(walked.collect::<Vec<_>>(), (0..count as u128).collect::<Vec<_>>());
+            assert_eq!(block_of(&pool, blocks[0].broadcast()), blocks[0]);
         }
     }
 
@@ -157,16 +149,5 @@ mod tests {
                 "IPPool d: spec.cidr: 10.0.0.0/8 overlaps 10.0.0.0/16 of IPPool a, which is used; delete one of the two",
             ]
         );
-    }
-
-    #[test]
-    fn a_block_of_another_size_takes_what_it_overlaps() {
-        let mut taken = Taken::default();
-        taken.add("10.0.0.0/28".parse().unwrap());
-        for (cidr, overlaps) in
-            [("10.0.0.0/26", true), ("10.0.0.0/28", true), ("10.0.0.4/30", true), ("10.0.0.64/26", false)]
-        {
-            assert_eq!(taken.overlaps(cidr.parse().unwrap()), overlaps, "{cidr}");
-        }
     }
 }

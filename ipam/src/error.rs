@@ -1,7 +1,11 @@
 //! Why an address could not be had or given back.
 
+use std::net::IpAddr;
+
 use manx_datastore as datastore;
 use manx_model::NodeName;
+
+use crate::Family;
 
 /// Why IPAM could not do what was asked. The sentences that Calico has are Calico's, with what an operator needs added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +37,31 @@ pub enum Error {
         /// The pools that were tried.
         pools: Vec<String>,
     },
-    /// There is no pool to take an address from.
-    #[error("there is no enabled IPPool for node {node}: create one, or set disabled: false")]
+    /// There is no pool that may be used.
+    #[error("no IPPool gives {family} addresses to this request on node {node} ({})", reasons(refused))]
     NoPool {
         /// The node.
         node: NodeName,
+        /// The family.
+        family: Family,
+        /// Each pool that there is, and why it is not used.
+        refused: Vec<String>,
+    },
+    /// A pool that the request names cannot be had.
+    #[error("the request names IPPool {pool:?}, {reason}")]
+    NamedPool {
+        /// As the request names it.
+        pool: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An address that the request names cannot be had.
+    #[error("address {address} cannot be assigned: {reason}")]
+    FixedAddress {
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        reason: String,
     },
     /// The node's blocks are full, and it may not claim another.
     #[error("node {node} needs an IPAM block, and autoAllocateBlocks of IPAMConfig default is false")]
@@ -77,6 +101,13 @@ impl Error {
 
     pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self, Self::Datastore(datastore::Error::Unavailable(_)))
+    }
+}
+
+fn reasons(refused: &[String]) -> String {
+    match refused {
+        [] => "there is none: create one".to_owned(),
+        refused => refused.join("; "),
     }
 }
 

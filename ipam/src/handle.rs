@@ -1,14 +1,18 @@
-//! IPAMHandles: in which blocks a handle holds addresses. Written before the block and corrected after it, so that an
+//! IPAMHandles: in which blocks a handle holds addresses. Written before the blocks and corrected after them, so that an
 //! address never has a handle that nobody can find; a handle without an address is what a crash leaves behind.
+//!
+//! Whoever takes such a leftover away marks it, rewrites its blocks, and only then deletes it (see [`crate::Collector`]).
+//! A writer whose block was rewritten under it therefore reads its handle again before it goes on: [`prepare`] is
+//! told to forget what it knew.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 use manx_model::{HandleSpec, Kind, Object, check_name};
 
-use crate::affinity::{delete_in_two_steps, read_block};
-use crate::block::addresses_of;
+use crate::affinity::{delete, read_block};
+use crate::block::{Block, addresses_of};
 use crate::{Error, TRIES};
 
 /// A stored handle.
@@ -23,34 +27,44 @@ pub(crate) fn check(handle: &str) -> Result<(), Error> {
     check_name(handle).map_err(|reason| Error::Handle { handle: handle.to_owned(), reason })
 }
 
-/// Records that `handle` is about to hold an address of `block`. `Some` when it holds one already, anywhere.
+/// What became of [`prepare`].
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// The handle is stored as it was wanted.
+    Ready(Handle),
+    /// The handle was there already, and holds addresses of these blocks.
+    Holds(Handle, Vec<Block>),
+}
+
+/// Records that `handle` is about to hold so many addresses of each block. `known` is its last known version; without one
+/// a handle that is there already, and holds something, is left as it is.
 pub(crate) async fn prepare(
     store: &dyn Datastore,
     handle: &str,
-    block: IpNet,
-) -> Result<Option<(IpAddr, IpNet)>, Error> {
-    let wanted = HandleSpec {
-        handle_id: handle.to_owned(),
-        block: [(block.to_string(), 1)].into(),
-        deleted: false,
-        rest: Default::default(),
-    };
+    mut known: Option<Handle>,
+    wanted: &BTreeMap<String, u32>,
+) -> Result<Prepared, Error> {
     for _ in 0..TRIES {
-        match store.create(Object::new(Kind::IPAMHandle, handle, &wanted)).await {
-            Ok(_) => return Ok(None),
-            Err(StoreError::Exists { .. }) => {}
-            Err(error) => return Err(error.into()),
+        let Some(Handle { object, spec }) = known.take() else {
+            match store.create(fresh(handle, wanted)).await {
+                Ok(object) => return Ok(Prepared::Ready(Handle { spec: object.spec()?, object })),
+                Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(found) = read(store, handle).await? else { continue };
+            let blocks = holdings(store, &found.spec).await?;
+            if !blocks.is_empty() {
+                return Ok(Prepared::Holds(found, blocks));
+            }
+            known = Some(found);
+            continue;
+        };
+        if spec.block == *wanted {
+            return Ok(Prepared::Ready(Handle { object, spec }));
         }
-        let Some(found) = read(store, handle).await? else { continue };
-        if let Some(address) = address_of(store, &found.spec).await? {
-            return Ok(Some(address));
-        }
-        if found.spec.block == wanted.block {
-            return Ok(None);
-        }
-        let spec = HandleSpec { block: wanted.block.clone(), ..found.spec };
-        match store.update(found.object.with_spec(&spec)).await {
-            Ok(_) => return Ok(None),
+        let spec = HandleSpec { block: wanted.clone(), ..spec };
+        match store.update(object.with_spec(&spec)).await {
+            Ok(object) => return Ok(Prepared::Ready(Handle { object, spec })),
             Err(StoreError::Conflict { .. } | StoreError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -58,24 +72,24 @@ pub(crate) async fn prepare(
     Err(Error::contention(format!("IPAMHandle {handle}")))
 }
 
-/// The address that `handle` holds, in whichever block.
-pub(crate) async fn find(store: &dyn Datastore, handle: &str) -> Result<Option<(IpAddr, IpNet)>, Error> {
-    match read(store, handle).await? {
-        Some(found) => address_of(store, &found.spec).await,
-        None => Ok(None),
-    }
+fn fresh(handle: &str, blocks: &BTreeMap<String, u32>) -> Object {
+    let spec = HandleSpec {
+        handle_id: handle.to_owned(),
+        block: blocks.clone(),
+        deleted: false,
+        rest: Default::default(),
+    };
+    Object::new(Kind::IPAMHandle, handle, &spec)
 }
 
-/// Where the handle holds an address in fact.
-async fn address_of(store: &dyn Datastore, handle: &HandleSpec) -> Result<Option<(IpAddr, IpNet)>, Error> {
+/// The blocks in which the handle holds an address in fact.
+pub(crate) async fn holdings(store: &dyn Datastore, handle: &HandleSpec) -> Result<Vec<Block>, Error> {
+    let mut holding = Vec::new();
     for cidr in blocks(handle) {
         let found = read_block(store, cidr).await?;
-        let address = found.and_then(|block| addresses_of(&block.spec, &handle.handle_id).next());
-        if let Some((_, address)) = address {
-            return Ok(Some((address, cidr)));
-        }
+        holding.extend(found.filter(|block| addresses_of(&block.spec, &handle.handle_id).next().is_some()));
     }
-    Ok(None)
+    Ok(holding)
 }
 
 /// The handle, if there is one. A deletion that somebody has begun is finished first.
@@ -86,7 +100,7 @@ pub(crate) async fn read(store: &dyn Datastore, handle: &str) -> Result<Option<H
     let Some(object) = store.get(Kind::IPAMHandle, handle).await? else { return Ok(None) };
     let spec: HandleSpec = object.spec()?;
     if spec.deleted {
-        match delete_in_two_steps(store, object, true).await {
+        match delete(store, &object).await {
             Err(error) if !error.is_conflict() => return Err(error),
             _ => return Ok(None),
         }
@@ -94,11 +108,23 @@ pub(crate) async fn read(store: &dyn Datastore, handle: &str) -> Result<Option<H
     Ok(Some(Handle { object, spec }))
 }
 
-/// Records that `handle` holds nothing in `block` any more; the last block takes the handle with it.
-pub(crate) async fn forget(store: &dyn Datastore, handle: &str, block: IpNet) -> Result<(), Error> {
+/// Records that `handle` holds nothing in these blocks any more; the last block takes the handle with it. `known` is its
+/// last known version, which is tried first.
+pub(crate) async fn forget(
+    store: &dyn Datastore,
+    handle: &str,
+    mut known: Option<Handle>,
+    gone: &BTreeSet<IpNet>,
+) -> Result<(), Error> {
     for _ in 0..TRIES {
-        let Some(found) = read(store, handle).await? else { return Ok(()) };
-        match remove(store, found, block).await {
+        let found = match known.take() {
+            Some(known) => known,
+            None => match read(store, handle).await? {
+                Some(found) => found,
+                None => return Ok(()),
+            },
+        };
+        match remove(store, found, gone).await {
             Err(error) if error.is_conflict() => {}
             ended => return ended,
         }
@@ -107,17 +133,15 @@ pub(crate) async fn forget(store: &dyn Datastore, handle: &str, block: IpNet) ->
 }
 
 /// As [`forget`], but only in this very version of the handle; otherwise a conflict.
-pub(crate) async fn remove(store: &dyn Datastore, handle: Handle, block: IpNet) -> Result<(), Error> {
+async fn remove(store: &dyn Datastore, handle: Handle, gone: &BTreeSet<IpNet>) -> Result<(), Error> {
     let Handle { object, mut spec } = handle;
-    if spec.block.remove(&block.to_string()).is_none() && !spec.block.is_empty() {
-        return Ok(());
+    let before = spec.block.len();
+    spec.block.retain(|cidr, _| cidr.parse().is_ok_and(|cidr: IpNet| !gone.contains(&cidr)));
+    match spec.block.len() {
+        0 => delete(store, &object).await,
+        left if left == before => Ok(()),
+        _ => Ok(store.update(object.with_spec(&spec)).await.map(drop)?),
     }
-    if !spec.block.is_empty() {
-        store.update(object.with_spec(&spec)).await?;
-        return Ok(());
-    }
-    spec.deleted = true;
-    delete_in_two_steps(store, object.with_spec(&spec), false).await
 }
 
 /// The blocks that a handle names; what is no CIDR is left to [`crate::audit()`].

@@ -16,15 +16,22 @@ mod batch;
 mod block;
 mod choose;
 mod error;
+mod grow;
 mod handle;
 mod load;
+mod plan;
+mod pools;
 mod release;
+mod request;
+mod sweep;
 mod time;
+mod view;
 
-pub use allocator::{Allocator, AssignRequest, Assigned, LoadReport, SweepReport};
+pub use allocator::{Allocator, LoadReport, SweepReport};
 pub use audit::{Finding, audit};
 pub use choose::check_overlaps;
 pub use error::Error;
+pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
 pub use time::rfc3339;
 
 /// How often a write is decided anew after a conflict before it is given up (Calico's number).

@@ -16,6 +16,8 @@ mod crashes;
 mod errors;
 mod protocol;
 mod races;
+mod requests;
+mod sharing;
 
 type Store = Faulty<Memory>;
 
@@ -38,22 +40,44 @@ fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
 
 fn request(node: &str, handle: impl ToString) -> AssignRequest {
     let attributes = [("node".to_owned(), node.to_owned()), ("pod".to_owned(), handle.to_string())].into();
-    AssignRequest { handle: handle.to_string(), attributes }
+    AssignRequest::ipv4(handle.to_string(), attributes)
 }
 
 fn requests(node: &str, count: usize) -> Vec<AssignRequest> {
     (0..count).map(|n| request(node, format!("{node}.{n}"))).collect()
 }
 
-/// Assigns with the usual configuration; every request must succeed.
+/// The rules of a cluster without labels and reservations.
+fn rules<'a>(pools: &'a [IpPool], config: &'a IpamConfigSpec) -> Rules<'a> {
+    static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+    Rules { pools, reserved: &[], config, node_labels: &NO_LABELS }
+}
+
+type Answers = Vec<Result<Vec<Assigned>, Error>>;
+
+/// Assigns with the usual configuration.
+fn try_assign(
+    allocator: &mut Allocator,
+    store: &Store,
+    pools: &[IpPool],
+    requests: &[AssignRequest],
+) -> Answers {
+    block_on(allocator.assign(store, now(), rules(pools, &IpamConfigSpec::default()), requests))
+}
+
+/// As [`try_assign`]; every request must succeed.
 fn assign(
     allocator: &mut Allocator,
     store: &Store,
     pools: &[IpPool],
     requests: &[AssignRequest],
 ) -> Vec<IpAddr> {
-    let answers = block_on(allocator.assign(store, now(), pools, &IpamConfigSpec::default(), requests));
-    answers.into_iter().map(|answer| answer.unwrap().address).collect()
+    let answers = try_assign(allocator, store, pools, requests);
+    answers.into_iter().flat_map(|answer| answer.unwrap()).map(|assigned| assigned.address).collect()
+}
+
+fn load(allocator: &mut Allocator, store: &Store) -> LoadReport {
+    block_on(allocator.load(store, now(), &BTreeMap::new())).unwrap()
 }
 
 fn release(allocator: &mut Allocator, store: &Store, handle: &str) -> Result<Vec<IpAddr>, Error> {
@@ -61,13 +85,19 @@ fn release(allocator: &mut Allocator, store: &Store, handle: &str) -> Result<Vec
     block_on(allocator.release(store, now(), &config, &[handle.to_owned()])).remove(0)
 }
 
+/// What an agent does at its start that knows its handles, and that `keep` says which of them live.
 async fn sweep_all_but(
     allocator: &mut Allocator,
-    store: &dyn Datastore,
+    store: &Store,
     keep: impl Fn(&str, &AllocationAttribute) -> bool + Send,
 ) -> Result<SweepReport, Error> {
-    allocator.load(store, now()).await?;
-    allocator.sweep(store, now(), &IpamConfigSpec::default(), keep).await
+    let stored = store.list(Kind::IPAMHandle, &Only::All).await?;
+    let known: BTreeMap<String, Vec<IpAddr>> =
+        stored.into_iter().map(|handle| (handle.unwrap().name().to_owned(), Vec::new())).collect();
+    allocator.load(store, now(), &known).await?;
+    let nobody = AllocationAttribute::default();
+    let gone = known.into_keys().filter(|handle| !keep(handle, &nobody)).collect();
+    allocator.sweep(store, now(), &IpamConfigSpec::default(), &gone, keep).await
 }
 
 fn specs<S: serde::de::DeserializeOwned>(store: &Store, kind: Kind) -> Vec<S> {
@@ -90,6 +120,17 @@ fn holders(store: &Store) -> BTreeMap<String, Vec<IpAddr>> {
         }
     }
     holders
+}
+
+/// A handle that says that it holds one address of `block`.
+fn handle(name: &str, block: &str) -> Object {
+    let spec = HandleSpec {
+        handle_id: name.into(),
+        block: [(block.to_owned(), 1)].into(),
+        deleted: false,
+        rest: Default::default(),
+    };
+    Object::new(Kind::IPAMHandle, name, &spec)
 }
 
 fn put(store: &Store, object: Object) {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::read::lenient;
+use crate::read::{lenient, misnamed};
 use crate::{Asn, Community, Interval, Invalid, Object, Password, absent};
 
 /// Calico takes no more communities, and no more prefix advertisements.
@@ -179,6 +179,7 @@ impl BgpConfigurationSpec {
         ] {
             range.iter_mut().for_each(|range| range.cidr = range.cidr.trunc());
         }
+        refused.extend(misnamed(object));
         if object.name() != "default" {
             refused.extend(for_default_only(object));
         }
@@ -270,6 +271,13 @@ mod tests {
         let (spec, refused) = read("node.n1", json!({"listenPort": 1790, "asNumber": 65000}));
         assert_eq!(spec.listen_port, Some(1790));
         assert!(refused[0].contains("BGPConfiguration node.n1: spec.asNumber: has no effect"), "{refused:?}");
+    }
+
+    #[test]
+    fn an_object_of_no_known_name_is_told_that_it_has_no_effect() {
+        for (name, count) in [("default", 0), ("node.n1", 0), ("node.", 1), ("node.A", 1), ("mine", 1)] {
+            assert_eq!(read(name, json!({"listenPort": 1790})).1.len(), count, "{name}");
+        }
     }
 
     #[test]

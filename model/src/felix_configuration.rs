@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::read::lenient;
+use crate::read::{lenient, misnamed};
 use crate::{Invalid, Object, absent};
 
 /// `spec` of a FelixConfiguration.
@@ -31,7 +31,9 @@ pub struct FelixConfigurationSpec {
 impl FelixConfigurationSpec {
     /// Reads a FelixConfiguration, without the fields that cannot be read.
     pub fn from_object(object: &Object) -> (Self, Vec<Invalid>) {
-        lenient(object)
+        let (spec, mut refused) = lenient(object);
+        refused.extend(misnamed(object));
+        (spec, refused)
     }
 
     /// The fields that ask for something else than Calico's default, and that we do not act on.

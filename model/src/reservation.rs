@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use crate::read::lenient;
 use crate::{Invalid, Object};
 
+/// So many wrong entries are named, and no more.
+const MAX_REFUSED: usize = 20;
+
 /// `spec` of an IPReservation as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IpReservationSpec {
@@ -39,6 +42,8 @@ impl IpReservation {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
             match text.parse::<IpNet>().or_else(|_| address()) {
                 Ok(cidr) => cidrs.push(cidr.trunc()),
+                // Whoever wrote so much nonsense knows by now.
+                Err(_) if refused.len() >= MAX_REFUSED => {}
                 Err(_) => refused.push(object.invalid(
                     format!("spec.reservedCIDRs[{index}]"),
                     format!("{text:?} is neither a CIDR, as 10.0.0.0/28, nor an address"),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use crate::read::strict;
-use crate::{Invalid, NodeName, Object};
+use crate::{Invalid, NodeName, Object, absent};
 
 /// The label by which an EndpointSlice says whose it is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -30,9 +30,9 @@ struct ServiceSpec {
     kind: Option<String>,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
-    #[serde(rename = "clusterIPs")]
+    #[serde(rename = "clusterIPs", deserialize_with = "absent::null")]
     cluster_ips: Vec<String>,
-    #[serde(rename = "externalIPs")]
+    #[serde(rename = "externalIPs", deserialize_with = "absent::null")]
     external_ips: Vec<String>,
     #[serde(rename = "externalTrafficPolicy")]
     external_traffic_policy: Option<String>,

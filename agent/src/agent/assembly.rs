@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::bring_up::{BringUp, Found};
 use super::opening::Opening;
 use super::{Doors, Feeds, duties};
-use crate::addresses::{Addresses, Owner};
+use crate::addresses::{Addresses, Owner, Told};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
 use crate::config::{Backend, Config};
@@ -90,11 +90,17 @@ impl Assembly {
 
     fn spawn_addresses(&mut self, allocator: Allocator) -> Addresses {
         // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
-        self.feeds.blocks.send_replace(allocator.confirmed_blocks());
+        let told = Told { blocks: self.feeds.blocks.clone(), borrowed: self.feeds.borrowed.clone() };
+        told.tell(&allocator);
         let store = Arc::clone(&self.doors.store);
-        let (cluster, blocks) = (self.cluster.clone(), self.feeds.blocks.clone());
-        let (owner, addresses) =
-            Owner::new(allocator, store, cluster, blocks, self.doors.wall_clock, self.feeds.problems.clone());
+        let (owner, addresses) = Owner::new(
+            allocator,
+            store,
+            self.cluster.clone(),
+            told,
+            self.doors.wall_clock,
+            self.feeds.problems.clone(),
+        );
         self.tasks.spawn(owner.run());
         addresses
     }
@@ -111,7 +117,7 @@ impl Assembly {
     /// an agent restarts.
     fn spawn_publisher(&mut self) -> watch::Sender<Publication> {
         let node = self.config.node.clone();
-        let tunnel = self.cluster.borrow().nodes.get(&node).and_then(|node| node.tunnel_address);
+        let tunnel = self.cluster.borrow().nodes.get(node.as_str()).and_then(|node| node.tunnel_address);
         let publication = Publication { address: self.address, tunnel, asn: self.config.asn };
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);

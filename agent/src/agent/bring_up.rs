@@ -1,10 +1,11 @@
 //! The start of an agent: it waits for everything that it needs, in any order of arrival, and says what for.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_felix::Snapshot;
+use manx_felix::{Snapshot, Target};
 use manx_ipam::Allocator;
 use manx_model::{InterfaceAddress, tunnel_handle};
 use tokio::sync::{mpsc, watch};
@@ -86,8 +87,9 @@ impl BringUp {
     async fn find(&self) -> Found {
         loop {
             let mut allocator = Allocator::new(self.config.node.clone());
-            let loaded = allocator.load(&*self.doors.store, (self.doors.wall_clock)()).await;
             let kernel = self.doors.kernel.read().await;
+            let handles = kernel.as_ref().map(handles_of).unwrap_or_default();
+            let loaded = allocator.load(&*self.doors.store, (self.doors.wall_clock)(), &handles).await;
             match (loaded, kernel) {
                 (Ok(_), Ok(kernel)) => {
                     self.feeds.problems.set("start", None);
@@ -105,6 +107,21 @@ impl BringUp {
             }
         }
     }
+}
+
+/// The handles that the kernel's links carry, with the addresses that are routed to them.
+fn handles_of(kernel: &Snapshot) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut handles: BTreeMap<String, Vec<IpAddr>> =
+        kernel.links.values().filter_map(|link| Some((link.alias.clone()?, Vec::new()))).collect();
+    for route in kernel.ours() {
+        let Target::Hops(hops) = &route.target else { continue };
+        let [hop] = &hops[..] else { continue };
+        let alias = kernel.links.get(&hop.device).and_then(|link| link.alias.as_ref());
+        if let Some(addresses) = alias.and_then(|alias| handles.get_mut(alias)) {
+            addresses.push(route.key.destination.addr());
+        }
+    }
+    handles
 }
 
 fn first_ipv4(addresses: &[IpAddr]) -> Option<Ipv4Addr> {

@@ -31,7 +31,7 @@ impl Opening {
         }
         match self.pods.addresses.sweep(self.stale.into_keys().collect()).await {
             Ok(report) if report == SweepReport::default() => {}
-            Ok(report) => tracing::info!(released = ?report.released, dangling = ?report.dangling, "swept"),
+            Ok(report) => tracing::info!(released = ?report.released, "swept"),
             // It is in nobody's way.
             Err(error) => tracing::warn!("what gone pods held is not given back yet: {error}"),
         }

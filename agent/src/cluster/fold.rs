@@ -61,7 +61,7 @@ pub struct Fold {
     derived: Derived,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct UsablePool {
     object: Object,
     pool: IpPool,
@@ -72,7 +72,6 @@ struct Derived {
     pools: Arc<Vec<IpPool>>,
     pool_objects: Arc<BTreeMap<String, Object>>,
     overlapping: Vec<Invalid>,
-    nodes: Arc<BTreeMap<NodeName, Node>>,
 }
 
 impl Fold {
@@ -168,9 +167,6 @@ impl Fold {
             Ok((node, refused)) => (Some(node), refused),
             Err(invalid) => (None, vec![invalid]),
         });
-        let nodes = self.nodes.values();
-        self.derived.nodes =
-            Arc::new(nodes.values().map(|node| (node.name.clone(), Node::clone(node))).collect());
     }
 
     fn take_pool(&mut self, event: Event) {
@@ -193,7 +189,7 @@ impl Fold {
             pools: Arc::clone(&self.derived.pools),
             pool_objects: Arc::clone(&self.derived.pool_objects),
             reservations: self.reservations.values(),
-            nodes: Arc::clone(&self.derived.nodes),
+            nodes: self.nodes.values(),
             own_node: self.own_node.get(self.node.as_str()),
             bgp: self.bgp.get(DEFAULT).unwrap_or_default(),
             bgp_configurations: self.bgp.values(),

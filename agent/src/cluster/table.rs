@@ -28,7 +28,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T> Table<T> {
+impl<T: PartialEq> Table<T> {
     /// Takes one event; `read` is asked about each object once.
     pub(super) fn take(&mut self, event: Event, read: impl FnOnce(Object) -> Read<T>) {
         match event {
@@ -61,7 +61,9 @@ impl<T> Table<T> {
         if let Some(listing) = &mut self.listing {
             listing.insert(key.clone());
         }
-        if let Some(value) = value {
+        // A node says all the time that it is alive: what means the same as before is no change.
+        if let Some(value) = value.filter(|value| self.values.get(&key).is_none_or(|known| **known != *value))
+        {
             self.values_mut().insert(key.clone(), Arc::new(value));
         }
         match invalid.is_empty() {
@@ -80,7 +82,9 @@ impl<T> Table<T> {
     fn values_mut(&mut self) -> &mut BTreeMap<String, Arc<T>> {
         Arc::make_mut(&mut self.values)
     }
+}
 
+impl<T> Table<T> {
     /// The values now.
     pub(super) fn values(&self) -> Arc<BTreeMap<String, Arc<T>>> {
         Arc::clone(&self.values)
@@ -171,5 +175,18 @@ mod tests {
         let before = table.values();
         take(&mut table, Event::Deleted("a".into()));
         assert_eq!((before.len(), table.values().len()), (1, 0));
+    }
+
+    #[test]
+    fn an_object_that_means_the_same_as_before_is_no_change() {
+        let mut table = Table::default();
+        take(&mut table, Event::Object(object("a", 1)));
+        let before = table.values();
+        let mut again = object("a", 1);
+        again.metadata.resource_version = Some("2".into());
+        take(&mut table, Event::Object(again));
+        assert!(Arc::ptr_eq(&before, &table.values()));
+        take(&mut table, Event::Object(object("a", 2)));
+        assert!(!Arc::ptr_eq(&before, &table.values()));
     }
 }

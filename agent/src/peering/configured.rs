@@ -23,7 +23,12 @@ pub(super) fn add(draft: &mut Draft<'_>) {
         }
     }
     for object in objects.values().filter(|object| object.reverse == ReversePeering::Auto) {
-        add_reverse(draft, object);
+        if names_this_node(&draft.view, object) {
+            if !View::is_for(object, &draft.view.own) {
+                complain(draft, object);
+            }
+            add_reverse(draft, object);
+        }
     }
 }
 
@@ -91,11 +96,8 @@ fn add_forward<'a>(draft: &mut Draft<'a>, kind: PeerKind, object: &'a BgpPeer) {
     }
 }
 
-/// Where this node is what the object peers with, it peers back with the nodes that the object is for.
+/// This node is what the object peers with: it peers back with the nodes that the object is for.
 fn add_reverse<'a>(draft: &mut Draft<'a>, object: &'a BgpPeer) {
-    if !names_this_node(&draft.view, object) {
-        return;
-    }
     let for_them = |(node, _): &(&Node, Ipv4Addr)| View::is_for(object, node);
     for (node, address) in draft.view.others().filter(for_them) {
         draft.admit(&Candidate {

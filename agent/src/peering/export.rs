@@ -9,6 +9,7 @@ use manx_model::{BgpConfigurationSpec, Complaint, Kind, PrefixAdvertisement};
 
 use super::filters::community;
 use super::view::View;
+use crate::services;
 
 /// The export policy of the node, but for its own blocks.
 pub(super) fn export(view: &View<'_>) -> (NodeExport, Vec<Complaint>) {
@@ -17,15 +18,9 @@ pub(super) fn export(view: &View<'_>) -> (NodeExport, Vec<Complaint>) {
     let cidrs =
         |pools: Vec<&manx_model::IpPool>| pools.into_iter().map(|pool| pool.cidr).collect::<BTreeSet<_>>();
     let mut transit = cidrs(told);
-    transit.extend(service_ranges(&view.default));
+    // A reflector passes on what others say about services.
+    transit.extend(services::ranges(&view.default));
     (NodeExport { hidden: cidrs(hidden), transit, communities, ..NodeExport::default() }, complaints)
-}
-
-/// A reflector passes on what others say about services.
-fn service_ranges(default: &BgpConfigurationSpec) -> impl Iterator<Item = IpNet> {
-    let ranges =
-        [&default.service_cluster_ips, &default.service_external_ips, &default.service_load_balancer_ips];
-    ranges.into_iter().flatten().map(|range| range.cidr)
 }
 
 /// What a node has for itself counts instead of what the cluster has; names are always the cluster's.

@@ -17,7 +17,7 @@ use super::*;
 /// Objects, as a user writes them.
 #[derive(Default)]
 struct World {
-    nodes: BTreeMap<NodeName, Node>,
+    nodes: BTreeMap<String, Arc<Node>>,
     configurations: BTreeMap<String, Arc<BgpConfigurationSpec>>,
     peers: BTreeMap<String, Arc<BgpPeer>>,
     filters: BTreeMap<String, Arc<BgpFilter>>,
@@ -35,8 +35,8 @@ impl World {
     }
 
     fn node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {
-        let name: NodeName = name.parse().unwrap();
-        change(self.nodes.entry(name.clone()).or_insert_with(|| Node::new(name)));
+        let new = || Arc::new(Node::new(name.parse().unwrap()));
+        change(Arc::make_mut(self.nodes.entry(name.into()).or_insert_with(new)));
     }
 
     fn label(&mut self, name: &str, label: &str) {
@@ -68,7 +68,7 @@ impl World {
     fn at(&self, name: &str) -> Peering {
         let node: NodeName = name.parse().unwrap();
         peering(&Facts {
-            address: self.nodes[&node].address.unwrap().address(),
+            address: self.nodes[name].address.unwrap().address(),
             node: &node,
             own_asn: None,
             nodes: &self.nodes,

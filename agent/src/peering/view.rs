@@ -28,7 +28,8 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(facts: &Facts<'a>) -> Self {
-        let own = facts.nodes.get(facts.node).cloned().unwrap_or_else(|| Node::new(facts.node.clone()));
+        let known = facts.nodes.get(facts.node.as_str());
+        let own = known.map_or_else(|| Node::new(facts.node.clone()), |node| Node::clone(node));
         let default = facts.configurations.get("default").cloned().unwrap_or_default();
         let asn = facts.own_asn.or(own.asn).or(default.as_number).unwrap_or(Asn::DEFAULT);
         Self { facts: *facts, address: facts.address, own, asn, default }
@@ -61,7 +62,7 @@ impl<'a> View<'a> {
     /// The other nodes that have published an address.
     pub(super) fn others(&self) -> impl Iterator<Item = (&'a Node, Ipv4Addr)> + use<'a> {
         let own = self.facts.node;
-        let others = self.facts.nodes.values().filter(move |node| node.name != *own);
+        let others = self.facts.nodes.values().map(|node| &**node).filter(move |node| node.name != *own);
         others.filter_map(|node| Some((node, node.address.map(InterfaceAddress::address)?)))
     }
 
@@ -109,6 +110,6 @@ impl<'a> View<'a> {
                 "spec.nodeMeshMaxRestartTime: is more than the 4095 s that BGP can say, which is taken";
             Complaint::new(Kind::BGPConfiguration, "default", message)
         });
-        of_default.chain(own).chain(long).collect()
+        of_default.chain(own).chain(long).chain(crate::services::complaints(default)).collect()
     }
 }

@@ -204,3 +204,18 @@ fn a_headless_service_and_a_mere_name_are_not_announced() {
         assert_eq!(world.singles("a"), [""; 0], "{spec}");
     }
 }
+
+#[test]
+fn a_range_of_all_addresses_allows_them_and_is_not_announced_itself() {
+    let mut world = world();
+    world.configure(json!({"serviceExternalIPs": [{"cidr": "0.0.0.0/0"}]}));
+    assert!(!world.at("a").contains_key(&"0.0.0.0/0".parse().unwrap()));
+    assert!(!ranges(&world.bgp).contains(&"0.0.0.0/0".parse().unwrap()));
+    let spec =
+        json!({"clusterIP": "10.96.0.1", "externalIPs": ["8.8.8.8"], "externalTrafficPolicy": "Local"});
+    world.service("s", spec, &[]);
+    world.pod("s", "IPv4", "a", json!({}));
+    assert_eq!(world.singles("a"), ["8.8.8.8", "10.96.0.1"]);
+    let complaints = complaints(&world.bgp);
+    assert!(complaints[0].to_string().contains("spec.serviceExternalIPs: a range of all"), "{complaints:?}");
+}

@@ -84,6 +84,11 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         if let Some(auth) = error.downcast_ref::<AuthError>() {
             return auth_problem(auth);
         }
+        // It only wraps.
+        if let Some(Error::Service(inner)) = error.downcast_ref::<Error>() {
+            next = Some(&**inner);
+            continue;
+        }
         let words = error.to_string();
         if !text.contains(&words) {
             let separator = if text.is_empty() { "" } else { ": " };

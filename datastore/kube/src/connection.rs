@@ -27,14 +27,17 @@ const AGENT: &str = concat!("manx/", env!("CARGO_PKG_VERSION"));
 /// For how long one address of the API server is tried. (A call has its own, longer time.)
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A connection on which nothing comes is asked whether it lives after this time, and given up after [`PONG`] more:
-/// the other end may be gone without a word.
-const PING: Duration = Duration::from_secs(30);
-const PONG: Duration = Duration::from_secs(15);
+/// A connection on which nothing comes is asked whether it lives after three times what a call may take (30 s), and given
+/// up when half of that has passed without an answer: the other end may be gone without a word.
+fn patience(timeout: Duration) -> (Duration, Duration) {
+    (timeout * 3, timeout * 3 / 2)
+}
 
 /// What all calls and watches of a store share.
 pub(crate) struct Connection {
     client: Client,
+    /// Host and port of the API server.
+    server: String,
     pub(crate) timeout: Duration,
     pub(crate) reporter: String,
     pub(crate) pace: Pace,
@@ -53,13 +56,16 @@ impl Connection {
     /// A connection that opens when it is first used.
     pub(crate) async fn open(options: Options, pace: Pace) -> Result<Self, Error> {
         let config = config::load(options.kubeconfig.as_deref()).await.map_err(Error::Unavailable)?;
+        let url = &config.cluster_url;
+        let server = format!("{}:{}", url.host().unwrap_or_default(), url.port_u16().unwrap_or(443));
         // Credentials may be made by a program, which is waited for.
-        let made = tokio::task::spawn_blocking(move || client(config)).await;
+        let made = tokio::task::spawn_blocking(move || client(config, options.timeout)).await;
         let client = made
             .map_err(|error| Error::Unavailable(error.to_string()))?
             .map_err(|error| Error::Unavailable(config::client_problem(&error)))?;
         Ok(Self {
             client,
+            server,
             timeout: options.timeout,
             reporter: options.reporter,
             pace,
@@ -73,17 +79,22 @@ impl Connection {
     /// # Errors
     /// A sentence that says why there is no answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, String> {
-        self.client.send(request).await.map_err(|error| config::client_problem(&error))
+        let sent = self.client.send(request).await;
+        sent.map_err(|error| format!("{}: {}", self.server, config::client_problem(&error)))
     }
 }
 
-fn client(mut config: Config) -> Result<Client, kube::Error> {
+fn client(mut config: Config, timeout: Duration) -> Result<Client, kube::Error> {
     config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT));
-    connector.set_keepalive(Some(PING));
+    // Over HTTP/1.1, and for what is sent into the void, the kernel asks.
+    let (ping, pong) = patience(timeout);
+    connector.set_keepalive(Some(ping));
+    connector.set_keepalive_interval(Some(pong));
+    connector.set_tcp_user_timeout(Some(ping + pong));
     let mut https =
         HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
     if let Some(name) = config.tls_server_name.clone() {
@@ -94,8 +105,9 @@ fn client(mut config: Config) -> Result<Client, kube::Error> {
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .http2_keep_alive_interval(PING)
-        .http2_keep_alive_timeout(PONG)
+        .http2_keep_alive_interval(ping)
+        .http2_keep_alive_timeout(pong)
+        .http2_keep_alive_while_idle(true)
         .build(https.enable_all_versions().wrap_connector(connector));
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

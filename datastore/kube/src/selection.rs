@@ -15,7 +15,7 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// What `only` asks for, or `None` where no object can be meant. For a node's BlockAffinities it is those with the
-    /// label, see [`unlabelled`].
+    /// label, see [`Self::unlabelled`].
     pub(crate) fn new(kind: Kind, only: &Only) -> Option<Self> {
         let mut selection = Self { namespace: None, field: None, label: None };
         match only {

@@ -95,6 +95,11 @@ impl Node {
         self.sockets.netns().as_fd()
     }
 
+    /// See [`Monitor::watch_ipv6`].
+    fn watch_ipv6(&self) -> Result<bool, KernelError> {
+        self.monitor.watch_ipv6().map_err(|error| failed("watching IPv6 routes", &error))
+    }
+
     fn forwards(&self) -> bool {
         self.forwards.load(Ordering::Relaxed)
     }
@@ -111,13 +116,19 @@ impl Kernel for LinuxKernel {
     }
 
     fn read(&self) -> BoxFuture<'_, Result<Snapshot, KernelError>> {
-        Box::pin(self.blocking("reading links and routes", |_, socket| read::snapshot(socket)))
+        Box::pin(self.blocking("reading links and routes", read))
     }
 
     fn apply(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<(), KernelError>>> {
         Box::pin(async move {
             let count = operations.len();
-            let applied = self.blocking("writing", move |node, socket| Ok(apply(node, socket, &operations)));
+            let apply = move |node: &Node, socket: &mut Socket| {
+                if operations.iter().any(is_ipv6) {
+                    node.watch_ipv6()?;
+                }
+                Ok(apply(node, socket, &operations))
+            };
+            let applied = self.blocking("writing", apply);
             applied.await.unwrap_or_else(|error| vec![Err(error); count])
         })
     }
@@ -153,6 +164,15 @@ impl Kernel for LinuxKernel {
     }
 }
 
+fn read(node: &Node, socket: &mut Socket) -> Result<Snapshot, KernelError> {
+    let snapshot = read::snapshot(socket)?;
+    // Of IPv6 routes that changed between this read and the beginning of the watch, nobody was told.
+    match snapshot.ours().any(|route| route.key.destination.addr().is_ipv6()) && node.watch_ipv6()? {
+        true => read::snapshot(socket),
+        false => Ok(snapshot),
+    }
+}
+
 /// Routes in batches, in order with the rest.
 fn apply(node: &Node, socket: &mut Socket, operations: &[Operation]) -> Vec<Result<(), KernelError>> {
     let mut results = Vec::with_capacity(operations.len());
@@ -171,6 +191,15 @@ fn apply(node: &Node, socket: &mut Socket, operations: &[Operation]) -> Vec<Resu
         }
     }
     results
+}
+
+fn is_ipv6(operation: &Operation) -> bool {
+    match operation {
+        Operation::AddRoute(route) | Operation::ReplaceRoute(route) | Operation::DeleteRoute(route) => {
+            route.key.destination.addr().is_ipv6()
+        }
+        Operation::TunnelUp { .. } | Operation::TunnelDown => false,
+    }
 }
 
 fn prepare(node: &Node, device: &str, forwarding: bool) -> Result<Vec<String>, KernelError> {

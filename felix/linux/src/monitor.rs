@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -28,13 +29,16 @@ use crate::socket::Ports;
 
 /// Receive buffer, in bytes: 100,000 routes written in one go fit.
 pub(crate) const EVENT_BUFFER: usize = 16 << 20;
-/// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE.
-const GROUPS: [u32; 4] = [1, 5, 7, 11];
+/// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE.
+const GROUPS: [u32; 3] = [1, 5, 7];
+/// RTNLGRP_IPV6_ROUTE.
+const IPV6_ROUTES: u32 = 11;
 const DATAGRAM: usize = 64 << 10;
 
 pub(crate) struct Monitor {
     socket: TokioSocket,
     ports: Ports,
+    watches_ipv6: AtomicBool,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -74,7 +78,23 @@ impl Monitor {
             in_hand: HashMap::new(),
             buffer: Vec::with_capacity(DATAGRAM),
         };
-        Ok(Self { socket, ports, state: Mutex::new(state), wake: Notify::new() })
+        Ok(Self {
+            socket,
+            ports,
+            watches_ipv6: AtomicBool::new(false),
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Watches IPv6 routes, too, from now on; the first call answers `true`. Called once there are some of ours, or the
+    /// kernel would tell several with every device, on nodes that have no use for them.
+    pub(crate) fn watch_ipv6(&self) -> io::Result<bool> {
+        if self.watches_ipv6.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        self.socket.socket_ref().add_membership(IPV6_ROUTES)?;
+        Ok(!self.watches_ipv6.swap(true, Ordering::AcqRel))
     }
 
     /// Resolves when something changed that was not our doing. For one waiter at a time.

@@ -64,7 +64,8 @@ fn prepare_ipv6(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
         // Only where it changes: writing it resets parameters of every device.
         Some(value) if value != "1" && node.forwards() => node.sysctl.write(ALL, "1"),
         Some(_) => Ok(()),
-    }
+    }?;
+    node.watch_ipv6().map(drop)
 }
 
 /// The present link, if it is this pod's and right; one that is not is to be replaced, unless it is no pod's at all.
@@ -155,10 +156,10 @@ fn host_requests(pod: &PodLink, device: IfIndex) -> Vec<Request> {
 }
 
 /// Runs `work` inside the pod's namespace, with a socket of it.
-pub(crate) fn in_pod<T: Send>(
+pub(crate) fn in_pod<T>(
     netns: &OwnedFd,
     pod: &PodLink,
-    work: impl FnOnce(&mut Socket) -> Result<T, KernelError> + Send,
+    work: impl FnOnce(&mut Socket) -> Result<T, KernelError>,
 ) -> Result<T, KernelError> {
     let action = || format!("entering the network namespace of the pod behind {}", pod.host_device);
     let inside = || {

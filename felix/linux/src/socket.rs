@@ -75,7 +75,6 @@ impl From<io::Error> for DumpError {
 /// A socket for requests.
 pub(crate) struct Socket {
     inner: sys::Socket,
-    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -83,15 +82,14 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut inner = sys::Socket::new(NETLINK_ROUTE)?;
-        let port = inner.bind_auto()?.port_number();
+        let inner = sys::Socket::new(NETLINK_ROUTE)?;
         inner.connect(&sys::SocketAddr::new(0, 0))?;
         inner.set_ext_ack(true)?;
         inner.set_cap_ack(true)?;
         inner.set_netlink_get_strict_chk(true)?;
         sockopt::set_socket_recv_buffer_size_force(inner.as_fd(), ANSWER_BUFFER)?;
         sockopt::set_socket_timeout(inner.as_fd(), sockopt::Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { inner, port, sequence: 0, buffer: vec![0; DATAGRAM] })
+        Ok(Self { inner, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
     /// Sends the requests in one `send` and answers for each; the kernel carries them out in order, and goes on
@@ -150,6 +148,13 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// The port id that the kernel has given this socket.
+    fn port(&self) -> io::Result<u32> {
+        let mut address = sys::SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address)?;
+        Ok(address.port_number())
     }
 
     /// The name of a device, or its index where it has gone.
@@ -255,7 +260,7 @@ impl Sockets {
 
     fn open(&self) -> io::Result<Socket> {
         let socket = netns::within(self.netns.as_fd(), Socket::open)??;
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.port);
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.port()?);
         Ok(socket)
     }
 }

@@ -50,7 +50,7 @@ fn a_new_block_is_stored_as_calico_stores_it() {
 fn an_allocation_is_stored_as_calico_stores_it() {
     let mut block = small();
     block.sequence_number = 7;
-    assert_eq!(allocate(&mut block, &holder("a")), Some("10.0.0.0".parse().unwrap()));
+    assert_eq!(allocate(&mut block, &holder("a"), &[]), Some("10.0.0.0".parse().unwrap()));
     let stored = serde_json::to_value(&block).unwrap();
     assert_eq!(stored["allocations"], json!([0, null, null, null]));
     assert_eq!(stored["unallocated"], json!([1, 2, 3]));
@@ -79,7 +79,7 @@ fn addresses_are_taken_from_the_head_and_come_back_at_the_tail() {
         (Give("b"), "a - - -", vec![2, 3, 1]),
     ] {
         match step {
-            Take(handle) => drop(allocate(&mut block, &holder(handle))),
+            Take(handle) => drop(allocate(&mut block, &holder(handle), &[])),
             Give(handle) => drop(release(&mut block, handle, now(), 0)),
         }
         assert_eq!(lists(&block), (who.to_owned(), free));
@@ -98,8 +98,8 @@ fn addresses_are_taken_from_the_head_and_come_back_at_the_tail() {
 #[test]
 fn a_released_address_rests_until_its_cool_down_is_over() {
     let mut block = small();
-    allocate(&mut block, &holder("a"));
-    allocate(&mut block, &holder("b"));
+    allocate(&mut block, &holder("a"), &[]);
+    allocate(&mut block, &holder("b"), &[]);
     assert_eq!(release(&mut block, "a", now(), 30).len(), 1);
     assert_eq!(release(&mut block, "b", now(), 30).len(), 1);
     assert_eq!(lists(&block), ("cooling cooling - -".into(), vec![2, 3]));
@@ -110,7 +110,7 @@ fn a_released_address_rests_until_its_cool_down_is_over() {
     );
     assert_eq!(block.sequence_number_for_allocation.len(), 2);
     for (seconds, free_then) in [(29, 2), (30, 4)] {
-        assert_eq!(free(&block, now() + Duration::from_secs(seconds), 30), free_then, "{seconds} s");
+        assert_eq!(free(&block, now() + Duration::from_secs(seconds), 30, &[]), free_then, "{seconds} s");
     }
     collect(&mut block, now() + Duration::from_secs(30), 30);
     assert_eq!(lists(&block), ("- - - -".into(), vec![2, 3, 0, 1]));
@@ -120,7 +120,7 @@ fn a_released_address_rests_until_its_cool_down_is_over() {
 #[test]
 fn handles_of_a_defective_migration_end_at_the_carriage_return() {
     let mut block = small();
-    allocate(&mut block, &holder("a\reth0"));
+    allocate(&mut block, &holder("a\reth0"), &[]);
     assert_eq!(addresses_of(&block, "a").count(), 1);
     assert_eq!(release(&mut block, "a", now(), 0).len(), 1);
 }
@@ -128,7 +128,7 @@ fn handles_of_a_defective_migration_end_at_the_carriage_return() {
 #[test]
 fn what_windows_withholds_does_not_make_a_block_used() {
     let mut block = small();
-    allocate(&mut block, &holder(WINDOWS_RESERVED));
+    allocate(&mut block, &holder(WINDOWS_RESERVED), &[]);
     assert!(is_empty(&block));
 }
 

@@ -45,8 +45,8 @@ fn pools() -> [IpPool; 1] {
     [pool("p", "10.0.0.0/28", 30)]
 }
 
-async fn add(store: &Store, allocator: &mut Allocator) -> Vec<Result<Assigned, Error>> {
-    allocator.assign(store, now(), &pools(), &IpamConfigSpec::default(), &requests("n1", 6)).await
+async fn add(store: &Store, allocator: &mut Allocator) -> Answers {
+    allocator.assign(store, now(), rules(&pools(), &IpamConfigSpec::default()), &requests("n1", 6)).await
 }
 
 async fn del(store: &Store, allocator: &mut Allocator) -> Vec<Result<Vec<IpAddr>, Error>> {
@@ -81,7 +81,8 @@ fn an_assign_that_stops_anywhere_is_swept_clean_by_the_next_agent() {
         add,
         |store, _, steps| {
             another_node_goes_on(store);
-            block_on(sweep_all_but(&mut Allocator::new(node("n1")), store, |_, _| false)).unwrap();
+            let keep = |handle: &str, _: &AllocationAttribute| handle.starts_with("n2");
+            block_on(sweep_all_but(&mut Allocator::new(node("n1")), store, keep)).unwrap();
             assert_eq!(findings(store), [], "after {steps} steps");
             assert!(holders(store).into_keys().all(|handle| handle.starts_with("n2")), "after {steps} steps");
         },
@@ -153,11 +154,13 @@ fn a_repair_that_stops_anywhere_is_ended_by_the_next() {
             });
         }
     };
-    let work = async |store: &Store, allocator: &mut Allocator| allocator.load(store, now()).await.unwrap();
+    let work = async |store: &Store, allocator: &mut Allocator| {
+        allocator.load(store, now(), &BTreeMap::new()).await.unwrap();
+    };
     at_every_step(half_released, work, |store, _, steps| {
         let mut next = Allocator::new(node("n1"));
-        block_on(next.load(store, now())).unwrap();
-        assert!(next.confirmed_blocks().is_empty(), "after {steps} steps");
+        load(&mut next, store);
+        assert_eq!(next.allocations().count(), 6, "after {steps} steps: blocks in use are kept");
         assert!(block_on(del(store, &mut next)).iter().all(Result::is_ok));
         assert_eq!(findings(store), [], "after {steps} steps");
         assert!(holders(store).is_empty(), "after {steps} steps");

@@ -3,7 +3,7 @@
 use super::*;
 
 fn refusal(allocator: &mut Allocator, store: &Store, pools: &[IpPool], config: &IpamConfigSpec) -> String {
-    let answers = block_on(allocator.assign(store, now(), pools, config, &requests("n1", 9)));
+    let answers = block_on(allocator.assign(store, now(), rules(pools, config), &requests("n1", 9)));
     let refused: Vec<String> =
         answers.iter().filter_map(|answer| answer.as_ref().err()).map(ToString::to_string).collect();
     assert!(refused.iter().all(|other| *other == refused[0]), "one reason for all: {refused:?}");
@@ -30,7 +30,7 @@ fn each_reason_has_its_own_sentence() {
             "Need to allocate an IPAM block but could not - limit of 1 blocks reached for this node (n1)",
         ),
         (&pools, &no_claims, "autoAllocateBlocks"),
-        (&disabled, &usual, "there is no enabled IPPool for node n1"),
+        (&disabled, &usual, "no IPPool gives IPv4 addresses to this request on node n1 (p: is disabled)"),
     ] {
         let (store, mut allocator) = (store(), Allocator::new(node("n1")));
         let said = refusal(&mut allocator, &store, pools, config);
@@ -43,7 +43,7 @@ fn a_handle_that_cannot_be_stored_is_named_and_hinders_nobody() {
     let (store, mut allocator) = (store(), Allocator::new(node("n1")));
     let requests = [request("n1", "Bad Handle"), request("n1", "good"), request("n1", "x".repeat(254))];
     let pools = [pool("p", "10.0.0.0/26", 26)];
-    let answers = block_on(allocator.assign(&store, now(), &pools, &IpamConfigSpec::default(), &requests));
+    let answers = try_assign(&mut allocator, &store, &pools, &requests);
     assert!(answers[0].as_ref().unwrap_err().to_string().contains("handle \"Bad Handle\" cannot be stored"));
     assert!(answers[1].is_ok());
     assert!(matches!(answers[2], Err(Error::Handle { .. })));
@@ -62,7 +62,7 @@ fn a_block_that_cannot_be_read_is_kept_reported_and_not_used() {
     assert!(!damaged.contains(&address[0]));
     assert!(allocator.confirmed_blocks().contains(&damaged), "its pods are routed as before");
     let mut restarted = Allocator::new(node("n1"));
-    let report = block_on(restarted.load(&store, now())).unwrap();
+    let report = load(&mut restarted, &store);
     assert!(report.refused[0].to_string().contains("spec.allocations"), "{report:?}");
     assert_eq!(restarted.confirmed_blocks(), allocator.confirmed_blocks());
     assert!(release(&mut restarted, &store, "a").is_err(), "nobody can say that it is released");
@@ -74,8 +74,7 @@ fn nothing_is_given_while_the_store_is_cut_off_and_nothing_is_lost_by_it() {
     let pools = [pool("p", "10.0.0.0/26", 26)];
     assign(&mut allocator, &store, &pools, &[request("n1", "a")]);
     store.down();
-    let answers =
-        block_on(allocator.assign(&store, now(), &pools, &IpamConfigSpec::default(), &requests("n1", 2)));
+    let answers = try_assign(&mut allocator, &store, &pools, &requests("n1", 2));
     assert!(answers.iter().all(|answer| matches!(answer, Err(Error::Datastore(_)))));
     assert!(release(&mut allocator, &store, "a").is_err());
     assert_eq!(allocator.confirmed_blocks().len(), 1, "what is known stays known");

@@ -36,7 +36,9 @@ fn thirty_two_pods_share_one_write_of_the_block_and_need_no_list() {
     assert_eq!(store.calls() - calls, 33, "nothing is read");
     let handles: Vec<String> = requests("n1", 32).into_iter().map(|request| request.handle).collect();
     store.take_writes();
+    let calls = store.calls();
     block_on(allocator.release(&store, now(), &IpamConfigSpec::default(), &handles));
+    assert_eq!(store.calls() - calls, 33, "nothing is read");
     let writes = kinds(&store.take_writes());
     assert_eq!(writes.iter().filter(|kind| **kind == Kind::IPAMBlock).count(), 1);
     assert_eq!(findings(&store), []);
@@ -158,7 +160,7 @@ fn a_half_done_claim_or_release_is_finished_or_rolled_back() {
             put(&store, Object::new(Kind::IPAMBlock, manx_model::cidr_name(cidr), &spec));
         }
         let mut allocator = Allocator::new(n1);
-        let report = block_on(allocator.load(&store, now())).unwrap();
+        let report = load(&mut allocator, &store);
         assert_eq!(report.confirmed.len(), usize::from(confirmed), "{case}");
         assert_eq!(report.given_up.len(), usize::from(!confirmed), "{case}");
         assert_eq!(allocator.confirmed_blocks().len(), usize::from(confirmed), "{case}");
@@ -171,31 +173,38 @@ fn a_half_done_claim_or_release_is_finished_or_rolled_back() {
             assert_eq!(affinity.unwrap().metadata.labels.len(), 3, "{case}: old rows get their labels");
         }
         let settled = store.calls();
-        block_on(allocator.load(&store, now())).unwrap();
-        assert_eq!(store.calls() - settled, 2, "{case}: loading again is two lists");
+        load(&mut allocator, &store);
+        assert_eq!(
+            store.calls() - settled,
+            1 + u64::from(confirmed),
+            "{case}: loading again is a list and a read of each block"
+        );
     }
 }
 
 #[test]
-fn a_release_that_was_half_done_leaves_a_used_block_without_owner() {
+fn a_release_that_finds_the_block_in_use_again_is_taken_back() {
     let (store, mut allocator) = (store(), Allocator::new(node("n1")));
     let address = assign(&mut allocator, &store, &[pool("p", POOL, 26)], &[request("n1", "a")]);
     let name = manx_model::affinity_name(&node("n1"), POOL.parse().unwrap());
     edit(&store, Kind::BlockAffinity, &name, |spec: &mut AffinitySpec| {
         spec.state = AffinityState::PendingDeletion;
     });
-    block_on(allocator.load(&store, now())).unwrap();
-    assert!(allocator.confirmed_blocks().is_empty());
-    assert_eq!(release(&mut allocator, &store, "a"), Ok(address), "by its handle, from nobody's block");
+    let report = load(&mut allocator, &store);
+    assert_eq!(report.finished, [POOL.parse().unwrap()]);
+    assert_eq!(findings(&store), []);
+    assert_eq!(release(&mut allocator, &store, "a"), Ok(address));
 }
 
 #[test]
-fn a_block_that_lost_its_affinity_is_taken_up_again() {
+fn a_block_that_lost_its_affinity_is_taken_up_again_by_the_handles_of_its_pods() {
     let (store, mut allocator) = (store(), Allocator::new(node("n1")));
     assign(&mut allocator, &store, &[pool("p", POOL, 26)], &[request("n1", "a")]);
     remove(&store, Kind::BlockAffinity, &manx_model::affinity_name(&node("n1"), POOL.parse().unwrap()));
     assert_ne!(findings(&store), []);
-    let report = block_on(allocator.load(&store, now())).unwrap();
+    let handles = [("a".to_owned(), Vec::new())].into();
+    let mut restarted = Allocator::new(node("n1"));
+    let report = block_on(restarted.load(&store, now(), &handles)).unwrap();
     assert_eq!(report.finished, [POOL.parse().unwrap()]);
     assert_eq!(findings(&store), []);
 }
@@ -207,38 +216,15 @@ fn the_sweep_releases_what_is_refused_and_only_what_is_ours() {
     let mut all = requests("n1", 3);
     all.push(request("n2", "borrowed"));
     assign(&mut allocator, &store, &pools, &all);
-    put(
-        &store,
-        Object::new(
-            Kind::IPAMHandle,
-            "left",
-            &HandleSpec {
-                handle_id: "left".into(),
-                block: [(POOL.to_owned(), 1)].into(),
-                deleted: false,
-                rest: Default::default(),
-            },
-        ),
-    );
-    put(
-        &store,
-        Object::new(
-            Kind::IPAMHandle,
-            "nowhere",
-            &HandleSpec {
-                handle_id: "nowhere".into(),
-                block: [("10.9.0.0/26".to_owned(), 1)].into(),
-                deleted: false,
-                rest: Default::default(),
-            },
-        ),
-    );
-    let report = block_on(sweep_all_but(&mut allocator, &store, |handle, _| handle == "n1.1")).unwrap();
+    for (handle, block) in [("left", POOL), ("nowhere", "10.9.0.0/26")] {
+        put(&store, crate::tests::handle(handle, block));
+    }
+    let keep = |handle: &str, _: &AllocationAttribute| ["n1.1", "borrowed"].contains(&handle);
+    let report = block_on(sweep_all_but(&mut allocator, &store, keep)).unwrap();
     assert_eq!(
         report.released.iter().map(|(_, handle)| handle.as_str()).collect::<Vec<_>>(),
         ["n1.0", "n1.2"]
     );
-    assert_eq!(report.dangling, ["left", "nowhere"]);
     assert_eq!(holders(&store).into_keys().collect::<Vec<_>>(), ["borrowed", "n1.1"]);
     assert_eq!(findings(&store), []);
     assert_eq!(block_on(sweep_all_but(&mut allocator, &store, |_, _| true)).unwrap(), SweepReport::default());
@@ -264,8 +250,9 @@ fn what_we_do_not_know_survives_our_writes() {
 fn the_futures_may_move_between_threads() {
     fn is_send<T: Send>(_: T) {}
     let (store, mut allocator, config) = (store(), Allocator::new(node("n1")), IpamConfigSpec::default());
-    is_send(allocator.load(&store, now()));
-    is_send(allocator.assign(&store, now(), &[], &config, &[]));
+    let (handles, gone) = (BTreeMap::new(), Default::default());
+    is_send(allocator.load(&store, now(), &handles));
+    is_send(allocator.assign(&store, now(), rules(&[], &config), &[]));
     is_send(allocator.release(&store, now(), &config, &[]));
-    is_send(allocator.sweep(&store, now(), &config, |_, _| true));
+    is_send(allocator.sweep(&store, now(), &config, &gone, |_, _| true));
 }

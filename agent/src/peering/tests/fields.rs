@@ -96,6 +96,10 @@ fn a_filter_that_is_not_there_lets_nothing_pass_and_is_named() {
         }
     }
     assert!(world.at("a").says("BGPPeer p: spec.filters[0]: there is no BGPFilter lost"));
+    // Who peers back misses it as well.
+    world.peer("p", json!({"node": "a", "peerIP": "10.0.0.2", "asNumber": 64512, "filters": ["lost"]}));
+    assert!(world.at("b").says("BGPPeer p: spec.filters[0]: there is no BGPFilter lost"));
+    assert_eq!(world.at("c").complaints, []);
 }
 
 #[test]

@@ -99,6 +99,24 @@ async fn an_outage_is_told_once_and_so_is_its_end() {
 }
 
 #[tokio::test]
+async fn a_list_that_breaks_off_again_and_again_is_an_outage_and_its_half_is_no_list() {
+    let fake = Fake::new().await;
+    let mut watch = fake.store.watch(Kind::IPPool, Only::All);
+    for _ in 0..2 {
+        fake.watched().await.tell("ADDED", &pool("a", "3")).await;
+    }
+    let mut told = Vec::new();
+    while !matches!(told.last(), Some(Event::Lost(_))) {
+        told.push(next(&mut watch).await);
+    }
+    assert_eq!(told.last(), Some(&Event::Lost("the list ended before it was whole".into())));
+    assert!(!told.contains(&Event::InSync), "{told:?}");
+    fake.watched().await.end_list("9").await;
+    assert_eq!(next(&mut watch).await, Event::Init);
+    assert_eq!(next(&mut watch).await, Event::InSync);
+}
+
+#[tokio::test]
 async fn a_server_that_is_busy_for_once_is_no_outage() {
     let fake = Fake::new().await;
     let mut watch = fake.store.watch(Kind::IPPool, Only::All);

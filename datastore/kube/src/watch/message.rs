@@ -71,3 +71,46 @@ impl Message {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use manx_model::Object;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn line() -> Vec<u8> {
+        let labels = json!({"a": "b"});
+        let metadata = json!({"name": "p", "namespace": "ns", "resourceVersion": "7", "labels": labels});
+        let spec = json!({"nodeName": "n1", "containers": [{"ports": [{"containerPort": 80}]}]});
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec});
+        json!({"type": "ADDED", "object": pod}).to_string().into_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_lines_are_errors_or_objects_that_can_be_named(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut line = line();
+            for (index, byte) in damage {
+                let length = line.len();
+                line[index.index(length)] = byte;
+            }
+            match Message::read(Kind::Pod, &line) {
+                Ok(Message::Object { object, .. }) => {
+                    let key = object.map_or_else(|invalid| invalid.name, |object: Object| object.key());
+                    prop_assert!(!key.is_empty());
+                }
+                Ok(Message::Deleted { key, .. }) => prop_assert!(!key.is_empty()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+
+        #[test]
+        fn what_is_no_line_is_an_error(bytes: Vec<u8>) {
+            prop_assert!(Message::read(Kind::Node, &bytes).is_err());
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Our CustomResourceDefinitions beside none, and beside Calico's.
 
 use manx_datastore::Error;
+use manx_datastore_kube::crd;
 use manx_kubernetes::Options as Setup;
 
 use super::*;
@@ -62,6 +63,14 @@ async fn definitions_are_installed_where_absent_and_those_that_are_there_stay() 
     assert_eq!(next(&mut watch).await, Event::Object(stored.clone()));
     store.delete(&stored).await.unwrap();
     assert_eq!(next(&mut watch).await, Event::Deleted("p".into()));
+}
+
+#[tokio::test]
+async fn people_can_apply_the_definitions_themselves() {
+    let (control_plane, _) = shared().await;
+    let all: Vec<_> = Kind::ALL.into_iter().filter_map(crd).collect();
+    let said = control_plane.apply(&all.join("---\n")).unwrap();
+    assert_eq!(said.lines().filter(|line| line.contains(".crd.projectcalico.org ")).count(), 12, "{said}");
 }
 
 #[tokio::test]

@@ -47,6 +47,9 @@ async fn calls_to_a_server_that_does_not_answer_end_in_time_and_what_is_watched_
     control_plane.pause().unwrap();
     let error = soon(store.get(Kind::IPPool, "a")).await.unwrap_err().to_string();
     assert!(error.contains("no answer within 0.5 s"), "{error}");
+    // The connection stays open; that nobody answers on it is noticed nevertheless.
+    let Event::Lost(reason) = next(&mut watch).await else { panic!("nobody answers") };
+    assert!(reason.contains("no answer"), "{reason}");
     control_plane.resume().unwrap();
     let stored = soon(async {
         loop {

@@ -25,6 +25,13 @@ async fn the_contract_is_kept_over_http_1_1() {
 }
 
 #[tokio::test]
+async fn the_contract_is_kept_by_a_server_that_sends_no_lists_as_watches() {
+    let (_control_plane, store) = started(&["--feature-gates=WatchList=false"]).await;
+    soon(contract(&store)).await;
+    assert!(store.traffic().calls.contains_key(&("watch", Kind::BlockAffinity)));
+}
+
+#[tokio::test]
 async fn a_server_that_sends_its_clients_elsewhere_now_and_then_is_followed_without_an_error() {
     // One request in fifty is answered with the request to open another connection (GOAWAY).
     let (_control_plane, store) = started(&["--goaway-chance=0.02"]).await;

@@ -48,7 +48,7 @@ impl Netns {
         self.run(&format!("cat /proc/sys/{name}")).trim().to_owned()
     }
 
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = self.file();
         thread::scope(|scope| {
             let inside = || {

@@ -212,3 +212,13 @@ fn what_we_change_about_ipv6_is_not_told() {
     node.wait(node.kernel.detach(&dual(3).host_device, &dual(3).handle)).unwrap();
     assert!(!node.is_told_of_a_change(), "a pod detached");
 }
+
+#[test]
+fn a_pod_with_a_borrowed_ipv6_address_is_reached() {
+    let (node, netns) = (Node::new(), Netns::new());
+    let borrower = PodLink { addresses: vec!["fd00:20::5".parse().unwrap()], ..dual(3) };
+    node.wait(node.kernel.prepare("eth0", true)).unwrap();
+    node.attach(&netns, &borrower).unwrap();
+    reconcile(&node, &[&borrower], &["fd00:10::/122"]);
+    node.netns.run("ping -c1 -W5 fd00:20::5");
+}

@@ -244,7 +244,8 @@ fn what_cannot_be_is_refused_in_words() {
 fn many_pods_come_and_go_at_the_same_time() {
     const PODS: u8 = 32;
     let node = Node::new();
-    let pods: Vec<(Netns, PodLink)> = (1..=PODS).map(|n| (Netns::new(), pod(n))).collect();
+    let any = |n| if n % 2 == 0 { dual(n) } else { pod(n) };
+    let pods: Vec<(Netns, PodLink)> = (1..=PODS).map(|n| (Netns::new(), any(n))).collect();
     let all = |work: &dyn Fn(&(Netns, PodLink)) -> tokio::task::JoinHandle<()>| {
         let tasks: Vec<_> = pods.iter().map(work).collect();
         for task in tasks {
@@ -260,7 +261,8 @@ fn many_pods_come_and_go_at_the_same_time() {
     for (netns, pod) in &pods {
         assert_eq!(node.check(netns, pod), Vec::<String>::new());
     }
-    assert_eq!(node.read().ours().count(), usize::from(PODS));
+    let addresses: usize = pods.iter().map(|(_, pod)| pod.addresses.len()).sum();
+    assert_eq!(node.read().ours().count(), addresses);
     let begin = Instant::now();
     all(&|(_, pod)| {
         let (kernel, pod) = (kernel.clone(), pod.clone());
@@ -274,9 +276,11 @@ fn many_pods_come_and_go_at_the_same_time() {
 #[test]
 fn a_pod_keeps_its_route_while_the_node_is_reconciled() {
     let node = Node::new();
-    let pods: Vec<(Netns, PodLink)> = (1..=4).map(|n| (Netns::new(), pod(n))).collect();
+    let pods: Vec<(Netns, PodLink)> = (1..=4).map(|n| (Netns::new(), dual(n))).collect();
     let mut facts = Facts::new("172.171.5.95/24".parse().unwrap());
-    facts.endpoints = pods.iter().map(|(_, pod)| (pod.addresses[0], pod.host_device.clone())).collect();
+    let endpoint =
+        |pod: &PodLink| pod.addresses.iter().map(|it| (*it, pod.host_device.clone())).collect::<Vec<_>>();
+    facts.endpoints = pods.iter().flat_map(|(_, pod)| endpoint(pod)).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let _runtime = node.enter();
     let (kernel, stopped) = (node.kernel.clone(), Arc::clone(&stop));

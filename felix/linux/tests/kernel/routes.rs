@@ -95,6 +95,15 @@ fn a_plan_applied_is_what_ip_route_shows() {
 }
 
 #[test]
+fn an_address_that_was_lent_is_reached_through_the_borrower_out_of_the_blackhole() {
+    let node = Node::new();
+    let lent = ours("192.168.236.9/32", via(eth0(&node), &["172.171.5.96"]));
+    reach(&node, &[ours("192.168.236.0/26", Target::Blackhole), lent]);
+    let way = node.netns.run("ip route get 192.168.236.9");
+    assert!(way.contains("via 172.171.5.96 dev eth0"), "{way}");
+}
+
+#[test]
 fn another_programs_route_is_never_replaced_even_when_the_snapshot_did_not_show_it() {
     let node = Node::new();
     let device = eth0(&node);
