@@ -22,8 +22,8 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// A socket of the calling thread's namespace.
 pub(crate) fn socket() -> Socket {
-    let socket = Socket::new(NETLINK_ROUTE).unwrap();
-    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    let socket = Socket::new(NETLINK_ROUTE).expect("the kernel does as it is asked");
+    socket.connect(&SocketAddr::new(0, 0)).expect("the kernel does as it is asked");
     socket
 }
 
@@ -37,9 +37,10 @@ pub(crate) fn attach(socket: &Socket, home: &OwnedFd, netns: &OwnedFd, pod: &Pod
         (format!("conf/{}/proxy_arp", pod.host_device), "1"),
         (format!("conf/{}/forwarding", pod.host_device), "1"),
     ] {
-        std::fs::write(format!("/proc/sys/net/ipv4/{path}"), value).unwrap();
+        std::fs::write(format!("/proc/sys/net/ipv4/{path}"), value).expect("the kernel does as it is asked");
     }
-    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("the kernel does as it is asked");
     let inside = self::socket();
     let device = index(&exchange(&inside, vec![named(&pod.pod_device)]));
     let IpAddr::V4(address) = pod.addresses[0] else { panic!("IPv4 alone") };
@@ -53,7 +54,8 @@ pub(crate) fn attach(socket: &Socket, home: &OwnedFd, netns: &OwnedFd, pod: &Pod
             route(device, None, Some(GATEWAY)),
         ],
     );
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("the kernel does as it is asked");
     exchange(socket, vec![route(host, Some(address), None)]);
 }
 
@@ -69,11 +71,11 @@ fn exchange(socket: &Socket, requests: Vec<(RouteNetlinkMessage, u16)>) -> Vec<u
         bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
         message.serialize(&mut bytes[start..]);
     }
-    socket.send(&bytes, 0).unwrap();
+    socket.send(&bytes, 0).expect("the kernel does as it is asked");
     let mut reply = Vec::new();
     loop {
         let mut buffer = vec![0; 8192];
-        let length = socket.recv(&mut buffer.as_mut_slice(), 0).unwrap();
+        let length = socket.recv(&mut buffer.as_mut_slice(), 0).expect("the kernel does as it is asked");
         if buffer[4] != 2 {
             reply = buffer[..length].to_vec();
             continue;
@@ -85,7 +87,7 @@ fn exchange(socket: &Socket, requests: Vec<(RouteNetlinkMessage, u16)>) -> Vec<u
 
 /// Of a link's message.
 fn index(reply: &[u8]) -> u32 {
-    u32::from_ne_bytes(reply[20..24].try_into().unwrap())
+    u32::from_ne_bytes(reply[20..24].try_into().expect("the kernel does as it is asked"))
 }
 
 fn link(index: u32, attributes: Vec<LinkAttribute>, is_up: bool) -> LinkMessage {

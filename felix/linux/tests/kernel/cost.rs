@@ -43,17 +43,22 @@ impl Sample {
 
 fn process_cpu() -> Duration {
     let now = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap())
+    Duration::new(
+        now.tv_sec.try_into().expect("the kernel does as it is asked"),
+        now.tv_nsec.try_into().expect("works"),
+    )
 }
 
 fn detach(node: &Node, pod: &PodLink, sample: &mut Sample) {
-    sample.take(|| node.wait(node.kernel.detach(&pod.host_device, &pod.handle)).unwrap());
+    sample.take(|| {
+        node.wait(node.kernel.detach(&pod.host_device, &pod.handle)).expect("the kernel does as it is asked");
+    });
 }
 
 #[test]
 fn a_second_family_costs_less_than_a_third_more_and_the_first_little_more_than_the_bare_calls() {
     let node = Node::new();
-    node.wait(node.kernel.prepare("eth0", true)).unwrap();
+    node.wait(node.kernel.prepare("eth0", true)).expect("the kernel does as it is asked");
     let [mut bare, mut single, mut double, mut detached] = [(); 4].map(|()| Sample::default());
     let pods: Vec<Netns> = (1..=PODS).map(|_| Netns::new()).collect();
     for _ in 0..ROUNDS {
@@ -62,7 +67,7 @@ fn a_second_family_costs_less_than_a_third_more_and_the_first_little_more_than_t
             // Neither is always the first after the bare calls.
             ways.rotate_left(usize::from(n) % 2);
             for (pod, sample) in ways {
-                sample.take(|| node.attach(netns, &pod).unwrap());
+                sample.take(|| node.attach(netns, &pod).expect("the kernel does as it is asked"));
                 detach(&node, &pod, &mut detached);
             }
             let (home, file, pod) = (node.netns.file(), netns.file(), pod(n));

@@ -8,13 +8,13 @@ use crate::common::{Netns, Node, dual, pod};
 
 /// What a node with these pods wants, and writes.
 fn reconcile(node: &Node, pods: &[&PodLink], blocks: &[&str]) {
-    let mut facts = Facts::new("172.171.5.95/24".parse().unwrap());
+    let mut facts = Facts::new("172.171.5.95/24".parse().expect("an address"));
     let endpoints = pods.iter().flat_map(|pod| pod.addresses.iter().map(|it| (*it, pod.host_device.clone())));
     facts.endpoints = endpoints.collect();
-    facts.blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
+    facts.blocks = blocks.iter().map(|block| block.parse().expect("a block")).collect();
     let snapshot = node.read();
     for result in node.wait(node.kernel.apply(plan(&desired(&facts, &snapshot), &snapshot, Sweep::ALL))) {
-        result.unwrap();
+        result.expect("the kernel does as it is asked");
     }
     let snapshot = node.read();
     assert_eq!(
