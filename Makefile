@@ -26,7 +26,7 @@ test-core: ## Unit, property and simulation tests (no root, no Go)
 sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
 	@tests/sim/run seeds
 
-bench-cni: setup build ## What ADD and DEL cost, beside ptp + host-local (root; BENCH='--datastore ...' for more)
+bench-cni: setup $(if $(findstring kubernetes,$(BENCH)),kubernetes) build ## What ADD and DEL cost, beside ptp + host-local (root; BENCH='--datastore kubernetes')
 	cargo build --release -p manx-bench-cni
 	@$(TARGET)/release/bench-cni $(BENCH)
 

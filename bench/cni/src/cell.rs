@@ -18,7 +18,7 @@ pub(crate) struct Cell {
     wall: Duration,
     own: Duration,
     children: Duration,
-    watched: BTreeMap<String, Duration>,
+    watched: BTreeMap<&'static str, Duration>,
 }
 
 /// The cells, by plugin and verb.
@@ -32,8 +32,8 @@ impl Cells {
         plugin: &'static str,
         verb: &'static str,
         at_once: usize,
-        watched: &[Watched],
-        pods: &Pods,
+        watched: Watched<'_>,
+        pods: &Pods<'_>,
         call: impl Fn(&Pod) -> Result<()> + Sync,
     ) -> Result<()> {
         let before = Usage::now(watched)?;
@@ -47,8 +47,8 @@ impl Cells {
         cell.wall += wall;
         cell.own += used.own;
         cell.children += used.children;
-        for (process, time) in watched.iter().zip(used.watched) {
-            *cell.watched.entry(process.name.clone()).or_default() += time;
+        for (name, time) in used.watched {
+            *cell.watched.entry(name).or_default() += time;
         }
         Ok(())
     }
@@ -59,7 +59,11 @@ impl Cells {
 }
 
 /// How long each call took. The threads enter the node's namespace before the first call; what they execute is in it.
-fn latencies(at_once: usize, pods: &Pods, call: impl Fn(&Pod) -> Result<()> + Sync) -> Result<Vec<Duration>> {
+fn latencies(
+    at_once: usize,
+    pods: &Pods<'_>,
+    call: impl Fn(&Pod) -> Result<()> + Sync,
+) -> Result<Vec<Duration>> {
     let next = AtomicUsize::new(0);
     let taken = Mutex::new(Vec::new());
     let work = || -> Result<()> {
@@ -112,7 +116,7 @@ impl Cell {
 
     /// The names of the watched processes.
     pub(crate) fn watched_names(&self) -> impl Iterator<Item = &str> {
-        self.watched.keys().map(String::as_str)
+        self.watched.keys().copied()
     }
 
     fn per_call(&self, time: Duration) -> f64 {

@@ -1,29 +1,41 @@
 //! Processor time: of this process, of the children that it has waited for, and of others by their id.
 
-use std::str::FromStr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use manx_kubernetes::ControlPlane;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
 /// `USER_HZ`, the unit of /proc/PID/stat: 100 per second on every architecture that we build for.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Another process.
-#[derive(Clone, Debug)]
-pub(crate) struct Watched {
-    pub(crate) name: String,
-    pub(crate) pid: u32,
+/// Our agent.
+pub(crate) const AGENT: &str = "agent";
+/// kube-apiserver, with an audit log of metadata.
+pub(crate) const API_SERVER: &str = "API server";
+/// Its etcd, which waits for no disk.
+pub(crate) const ETCD: &str = "etcd";
+
+/// The processes beside the plugin's whose time is counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Watched<'a> {
+    /// The process id of the agent.
+    pub(crate) agent: u32,
+    /// What the agent asks, where that is Kubernetes.
+    pub(crate) control_plane: Option<&'a ControlPlane>,
 }
 
-impl FromStr for Watched {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, pid) = text.split_once('=').ok_or("write NAME=PID")?;
-        let pid = pid.parse().map_err(|_| format!("{pid:?} is no process id"))?;
-        Ok(Self { name: name.to_owned(), pid })
+impl Watched<'_> {
+    /// The time that each has taken since it was started.
+    fn now(self) -> Result<BTreeMap<&'static str, Duration>> {
+        let mut times = BTreeMap::from([(AGENT, of(self.agent)?)]);
+        if let Some(control_plane) = self.control_plane {
+            let cpu = control_plane.cpu()?;
+            times.extend([(API_SERVER, cpu.api_server), (ETCD, cpu.etcd)]);
+        }
+        Ok(times)
     }
 }
 
@@ -34,25 +46,25 @@ pub(crate) struct Usage {
     pub(crate) own: Duration,
     /// The plugins, with all their children.
     pub(crate) children: Duration,
-    /// The watched ones, in order.
-    pub(crate) watched: Vec<Duration>,
+    /// The watched ones, by name.
+    pub(crate) watched: BTreeMap<&'static str, Duration>,
 }
 
 impl Usage {
-    pub(crate) fn now(watched: &[Watched]) -> Result<Self> {
+    pub(crate) fn now(watched: Watched<'_>) -> Result<Self> {
         Ok(Self {
             own: rusage(UsageWho::RUSAGE_SELF)?,
             children: rusage(UsageWho::RUSAGE_CHILDREN)?,
-            watched: watched.iter().map(|process| of(process.pid)).collect::<Result<_>>()?,
+            watched: watched.now()?,
         })
     }
 
     pub(crate) fn since(&self, before: &Self) -> Self {
-        let pairs = self.watched.iter().zip(&before.watched);
+        let started = |name| before.watched.get(name).copied().unwrap_or_default();
         Self {
             own: self.own - before.own,
             children: self.children - before.children,
-            watched: pairs.map(|(now, before)| *now - *before).collect(),
+            watched: self.watched.iter().map(|(name, time)| (*name, *time - started(name))).collect(),
         }
     }
 }
