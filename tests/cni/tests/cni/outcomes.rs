@@ -4,12 +4,12 @@ use manx_lab::{Cluster, netns};
 use manx_netns::{Stored, host_device};
 use serde_json::json;
 
-use crate::runtime::{Answer, Container, Runtime, cluster};
+use crate::runtime::{Answer, Container, Runtime, cluster, cluster_on_kubernetes};
 
 const VERBS: [&str; 6] = ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"];
 
 /// What has happened to a pod that was attached, before the call.
-const SITUATIONS: [&str; 8] = [
+const SITUATIONS: [&str; 9] = [
     "first",
     "repeated",
     "wrong netns",
@@ -17,12 +17,13 @@ const SITUATIONS: [&str; 8] = [
     "missing link",
     "other container id",
     "other device",
+    "API away",
     "dead agent",
 ];
 
 /// The columns are [`VERBS`]. "same": the address of the first ADD. Errors are the specification's: 3 no such container,
 /// 4 environment, 7 configuration (here: no prevResult), 11 try again later, 50 not available; 103 is ours: CHECK found
-/// a difference.
+/// a difference. While the API server is away, a pod that is not attached yet is to be attached.
 const EXPECTED: &str = "\
 situation           ADD         CHECK       DEL            GC          STATUS      VERSION
 first               done        error 7     done           done        done        done
@@ -32,29 +33,30 @@ netns gone          error 4     error 4     done           done        -        
 missing link        same        error 103   done           done        -           -
 other container id  new         error 3     done, no harm  done, gone  -           -
 other device        error 7     error 7     done, no harm  done        -           -
+API away            error 11    done        done           done        done        done
 dead agent          error 11    error 11    done, spooled  error 11    error 50    done
 ";
 
 #[test]
 fn every_verb_in_every_situation_ends_as_the_table_says() {
-    let mut cluster = cluster();
+    let (mut of_files, mut of_kubernetes) = (cluster(), cluster_on_kubernetes());
     let mut table = format!("{:<20}", "situation");
     table += &row(VERBS.map(str::to_owned));
     for (line, situation) in SITUATIONS.into_iter().enumerate() {
+        let cluster = if situation == "API away" { &mut of_kubernetes } else { &mut of_files };
         let scenes: Vec<Scene> = VERBS
             .into_iter()
             .enumerate()
             .map(|(column, verb)| Scene { verb, situation, pod: format!("pod{line}{column}") })
             .collect();
-        let containers: Vec<Container> = scenes.iter().map(|scene| scene.prepare(&cluster)).collect();
-        if situation == "dead agent" {
-            cluster.agent("node1").unwrap().kill().unwrap();
+        let containers: Vec<Container> = scenes.iter().map(|scene| scene.prepare(cluster)).collect();
+        match situation {
+            "API away" => cluster.control_plane_mut().unwrap().kill().unwrap(),
+            "dead agent" => cluster.agent("node1").unwrap().kill().unwrap(),
+            _ => {}
         }
-        let cells: Vec<String> = scenes
-            .iter()
-            .zip(&containers)
-            .map(|(scene, container)| scene.play(&cluster, container))
-            .collect();
+        let cells: Vec<String> =
+            scenes.iter().zip(&containers).map(|(scene, container)| scene.play(cluster, container)).collect();
         table += &format!("{situation:<20}");
         table += &row(cells.try_into().unwrap());
     }
@@ -78,7 +80,7 @@ impl Scene {
     /// Whether the situation is one for this verb.
     fn applies(&self) -> bool {
         match self.verb {
-            "STATUS" | "VERSION" => ["first", "repeated", "dead agent"].contains(&self.situation),
+            "STATUS" | "VERSION" => ["first", "repeated", "API away", "dead agent"].contains(&self.situation),
             "GC" => self.situation != "wrong netns",
             _ => true,
         }
@@ -94,8 +96,10 @@ impl Scene {
     /// Attaches the pod, and lets happen what is to happen to it.
     fn prepare(&self, cluster: &Cluster) -> Container {
         let runtime = self.runtime(cluster);
+        cluster.kubelet().unwrap().create("node1", &self.pod, "default").unwrap();
         let container = runtime.sandbox(&self.pod);
-        if !self.applies() || self.situation == "first" {
+        if !self.applies() || self.situation == "first" || (self.verb, self.situation) == ("ADD", "API away")
+        {
             return container;
         }
         runtime.call("ADD", &container).ok().unwrap();

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
-use manx_lab::{Cluster, Lab, Options, Program, Topology, cni_binary, netns};
+use manx_lab::{Cluster, Fabric, Lab, Options, Program, Topology, cni_binary, netns};
 use serde_json::{Value, json};
 
 /// Where Debian's containernetworking-plugins are.
@@ -15,6 +15,14 @@ const DEBIAN: &str = "/usr/lib/cni";
 pub(crate) fn cluster() -> Cluster {
     let lab = Lab::up(Options::unique("cni", Topology::one_subnet(1))).unwrap();
     Cluster::start(lab, &[("CALICO_NETWORKING_BACKEND", "none")]).unwrap()
+}
+
+/// The same with its objects in Kubernetes.
+pub(crate) fn cluster_on_kubernetes() -> Cluster {
+    let topology = Topology::founding().keeping(&["node1"]).fabric(Fabric::Router);
+    let mut cluster = Cluster::on_kubernetes(Lab::up(Options::unique("cni", topology)).unwrap()).unwrap();
+    cluster.start_agents(&["node1"], &[("CALICO_NETWORKING_BACKEND", "none")]).unwrap();
+    cluster
 }
 
 /// The driver's program.
