@@ -21,6 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(DEFAULT_GRACE.as_secs() / 2);
 
 /// Collects, as long as this node leads.
 pub struct Collecting {
+    /// There is a Pod object for every pod. Otherwise what a pod holds is left to its node.
+    pub knows_pods: bool,
     /// Where everything is.
     pub store: Arc<dyn Datastore>,
     /// Whether the datastore may be written.
@@ -60,6 +62,9 @@ impl Collecting {
         let census = Census::take(&*self.store).await?;
         for action in collector.observe(census.observed(), (self.wall_clock)()) {
             if let Action::ReleaseHandle { pod: Some(pod), held, .. } = &action {
+                if !self.knows_pods {
+                    continue;
+                }
                 let addresses: Vec<_> = held.iter().map(|held| held.address).collect();
                 if !is_gone(&*self.store, pod, &addresses).await? {
                     continue;
@@ -116,6 +121,7 @@ mod tests {
         let clock = || SystemTime::UNIX_EPOCH + tokio_time();
         tokio::spawn(
             Collecting {
+                knows_pods: true,
                 store: Arc::new(store.clone()),
                 cluster,
                 leads: leading,

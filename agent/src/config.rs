@@ -11,11 +11,10 @@ mod settings;
 
 use std::path::PathBuf;
 
-use manx_felix::Mtu;
 use manx_model::{Asn, InterfaceAddress, NodeName};
 
 use parse::Reader;
-pub use parse::datastore;
+pub use parse::{datastore, mtu, prefix};
 pub use pool::DefaultPool;
 pub use settings::Settings;
 
@@ -32,8 +31,8 @@ pub struct Config {
     pub asn: Option<Asn>,
     /// The pool that is created when there is none.
     pub default_pool: DefaultPool,
-    /// Felix' parameters.
-    pub felix: Felix,
+    /// Felix' parameters, as far as the environment has them.
+    pub felix: FelixEnvironment,
     /// Where the cluster's objects are.
     pub datastore: DatastoreChoice,
     /// The agent's own namespace: where Secrets of BGP peers are.
@@ -90,15 +89,17 @@ impl std::fmt::Display for DatastoreChoice {
     }
 }
 
-/// Parameters under Felix' names (`FELIX_…`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Felix {
-    /// How the MTUs of `tunl0` and of pods are decided, and whether IPIP is ruled out (`FELIX_IPINIPENABLED=false`).
-    pub mtu: Mtu,
-    /// The beginning of the name of every pod's host end; at most 4 bytes, so that 11 digits follow.
-    pub interface_prefix: String,
+/// What the environment says of Felix' parameters (`FELIX_…`); the objects say the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FelixEnvironment {
+    /// MTU of `tunl0`, bytes.
+    pub ipip_mtu: Option<u32>,
+    /// Whether there may be a tunnel at all.
+    pub ipip_enabled: Option<bool>,
+    /// The beginning of the name of every pod's host end.
+    pub interface_prefix: Option<String>,
     /// Whether `net.ipv4.ip_forward` is switched on.
-    pub ip_forwarding: bool,
+    pub ip_forwarding: Option<bool>,
 }
 
 /// Something about the configuration that the operator should know, and that stops nothing.
@@ -159,7 +160,7 @@ impl Config {
             address: reader.parse("IP", parse::address).unwrap_or(AddressSource::Autodetect),
             asn: reader.parse("AS", str::parse),
             default_pool: DefaultPool::read(&mut reader),
-            felix: Felix::read(&mut reader),
+            felix: FelixEnvironment::read(&mut reader),
             datastore: DatastoreChoice::read(&mut reader),
             namespace: reader
                 .parse("MANX_NAMESPACE", parse::namespace)
@@ -230,17 +231,13 @@ fn backend(reader: &mut Reader<'_>) -> Backend {
     }
 }
 
-impl Felix {
+impl FelixEnvironment {
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            mtu: Mtu {
-                configured: reader.parse("FELIX_IPINIPMTU", parse::mtu).flatten(),
-                ipip_ruled_out: reader.parse("FELIX_IPINIPENABLED", parse::felix_bool) == Some(false),
-            },
-            interface_prefix: reader
-                .parse("FELIX_INTERFACEPREFIX", parse::prefix)
-                .unwrap_or_else(|| "cali".into()),
-            ip_forwarding: reader.parse("FELIX_IPFORWARDING", parse::enabled).unwrap_or(true),
+            ipip_mtu: reader.parse("FELIX_IPINIPMTU", parse::mtu).flatten(),
+            ipip_enabled: reader.parse("FELIX_IPINIPENABLED", parse::felix_bool),
+            interface_prefix: reader.parse("FELIX_INTERFACEPREFIX", parse::prefix),
+            ip_forwarding: reader.parse("FELIX_IPFORWARDING", parse::enabled),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod default_pool;
 pub mod demand;
 pub mod detect;
 pub mod endpoints;
+pub mod felix_parameters;
 pub mod information;
 pub mod latest;
 pub mod leader;

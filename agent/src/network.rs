@@ -4,7 +4,9 @@ use manx_cni::settings::{Source, Wishes};
 use manx_cni::{CniError, Code, Settings};
 use manx_model::NodeName;
 
+use crate::cluster::Cluster;
 use crate::demand::Demand;
+use crate::information::{LOCKED, is_locked};
 
 /// Refuses what would give the pod another network than was asked for, whoever asked.
 ///
@@ -22,6 +24,18 @@ pub fn refuse(settings: &Settings, demand: &Demand) -> Result<(), CniError> {
         return Err(not_yet("ipam.routes", route, "remove it, and pods get a default route"));
     }
     Ok(())
+}
+
+/// Why no pod could have an address now, as far as the objects say.
+pub fn unserved(cluster: &Cluster, demand: &Demand) -> Option<String> {
+    if is_locked(cluster) {
+        return Some(LOCKED.to_owned());
+    }
+    let has =
+        |ipv4: bool| cluster.pools.iter().any(|pool| !pool.disabled && pool.cidr.addr().is_ipv4() == ipv4);
+    let missing = [(demand.ipv4 && !has(true), "IPv4"), (demand.ipv6 && !has(false), "IPv6")];
+    let family = missing.into_iter().find(|(missing, _)| *missing).map(|(_, family)| family)?;
+    Some(format!("there is no enabled IPPool of {family}: create one, or set disabled: false"))
 }
 
 fn not_yet(key: &str, value: impl ToString, remedy: &str) -> CniError {
@@ -85,6 +99,23 @@ mod tests {
             assert_eq!(error.code, Code::UNSUPPORTED_FIELD);
             assert!(error.msg.contains(said), "{}", error.msg);
         }
+    }
+
+    #[test]
+    fn without_a_pool_of_the_pods_family_no_pod_can_be_attached() {
+        let pool = |cidr: &str, disabled: bool| {
+            let spec = serde_json::json!({"cidr": cidr, "disabled": disabled});
+            let object = manx_model::Object::new(manx_model::Kind::IPPool, "p", &spec);
+            manx_model::IpPool::from_object(&object).unwrap()
+        };
+        let cluster = |pools| Cluster { pools: std::sync::Arc::new(pools), ..Cluster::default() };
+        let (four, six) =
+            (Demand { ipv4: true, ..Demand::default() }, Demand { ipv6: true, ..Demand::default() });
+        assert_eq!(unserved(&cluster(vec![pool("10.0.0.0/16", false)]), &four), None);
+        for pools in [vec![], vec![pool("10.0.0.0/16", true)], vec![pool("fd00::/64", false)]] {
+            assert!(unserved(&cluster(pools), &four).is_some_and(|reason| reason.contains("IPv4")));
+        }
+        assert_eq!(unserved(&cluster(vec![pool("fd00::/64", false)]), &six), None);
     }
 
     #[test]

@@ -183,7 +183,12 @@ impl Pods {
     fn status(&self, request: &Request) -> Result<(), CniError> {
         let (settings, wishes) = (&request.settings, Wishes::default());
         self.tell_in_vain(&request.network, settings, &wishes);
-        network::refuse(settings, &demand(&settings.ipam, &wishes, About::default())?)?;
+        let demand = demand(&settings.ipam, &wishes, About::default())?;
+        network::refuse(settings, &demand)?;
+        let cluster = Arc::clone(&self.objects.cluster.borrow());
+        if let Some(reason) = network::unserved(&cluster, &demand) {
+            return Err(CniError::new(Code::NOT_AVAILABLE, "no pod can be attached", reason));
+        }
         let unavailable = |error: CniError| CniError { code: Code::NOT_AVAILABLE, ..error };
         self.mtu(&request.settings).map(drop).map_err(unavailable)
     }

@@ -104,7 +104,8 @@ pub enum Event {
     Deleted(String),
     /// Everything that existed when the list began has been named.
     InSync,
-    /// The datastore cannot be reached: what is known may be out of date until the next `Init`.
+    /// The datastore cannot be reached: what is known may be out of date until the next `InSync`. After a gap in which
+    /// nothing was missed that comes alone, otherwise after a list that begins with `Init`.
     Lost(String),
 }
 

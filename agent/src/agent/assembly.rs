@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
 use crate::config::{Backend, Config};
 use crate::endpoints;
+use crate::felix_parameters::{FelixParameters, tell_changes};
 use crate::node_loop::NodeLoop;
 use crate::passwords::{Keeper, Passwords};
 use crate::pod_objects::{PodObjects, keep_annotated};
@@ -45,7 +46,9 @@ pub(super) async fn run(
     let cluster = feeds.cluster.subscribe();
     let mut tasks = tasks;
     duties::spawn(&config, &doors, &feeds, &mut tasks);
-    let mut parts = Assembly { config, doors, feeds, cluster, address, tasks };
+    let felix = found.felix.clone();
+    let mut parts = Assembly { config, doors, feeds, cluster, address, felix, tasks };
+    parts.spawn_felix_parameters();
     let stale = parts.adopt_pods(&found);
     let addresses = parts.spawn_addresses(found.allocator);
     let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone());
@@ -72,6 +75,7 @@ struct Assembly {
     feeds: Feeds,
     cluster: watch::Receiver<Arc<Cluster>>,
     address: InterfaceAddress,
+    felix: FelixParameters,
     tasks: JoinSet<()>,
 }
 
@@ -82,9 +86,14 @@ struct TunnelEnds {
 }
 
 impl Assembly {
+    fn spawn_felix_parameters(&mut self) {
+        let (environment, problems) = (self.config.felix.clone(), self.feeds.problems.clone());
+        self.tasks.spawn(tell_changes(environment, self.felix.clone(), self.cluster.clone(), problems));
+    }
+
     /// Enters the pods that outlived the last agent; returns what gone ones hold.
     fn adopt_pods(&self, found: &Found) -> BTreeMap<String, String> {
-        let prefix = &self.config.felix.interface_prefix;
+        let prefix = &found.felix.interface_prefix;
         endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
     }
 
@@ -138,7 +147,7 @@ impl Assembly {
         publication: watch::Sender<Publication>,
         paths: Paths,
     ) -> watch::Receiver<Result<u32, String>> {
-        let mtu = self.config.felix.mtu;
+        let mtu = self.felix.mtu;
         let (pod_mtu, known) = watch::channel(mtu.pod(kernel, self.address.address()));
         let node_loop = NodeLoop {
             node: self.config.node.clone(),
@@ -180,7 +189,7 @@ impl Assembly {
     ) -> Arc<Pods> {
         Arc::new(Pods {
             node: self.config.node.clone(),
-            interface_prefix: self.config.felix.interface_prefix.clone(),
+            interface_prefix: self.felix.interface_prefix.clone(),
             mtu,
             addresses,
             endpoints: self.feeds.endpoints.clone(),

@@ -17,6 +17,7 @@ use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::default_pool;
 use crate::detect;
+use crate::felix_parameters::FelixParameters;
 use crate::pods::Pods;
 use crate::route_loop::Stop;
 
@@ -37,6 +38,7 @@ pub(super) struct Found {
     pub(super) allocator: Allocator,
     pub(super) tunnel: Option<Ipv4Addr>,
     pub(super) kernel: Snapshot,
+    pub(super) felix: FelixParameters,
 }
 
 impl BringUp {
@@ -67,13 +69,13 @@ impl BringUp {
             cluster,
             self.feeds.problems.clone(),
         ));
+        let (felix, _) = FelixParameters::effective(&self.config.felix, &self.feeds.cluster.borrow());
         self.wait_for("this node's address");
         let address = detect::address(&self.config, &*self.doors.kernel, &self.feeds.problems).await;
         self.feeds.address.send_replace(Some(address));
-        detect::prepare(&*self.doors.kernel, address, self.config.felix.ip_forwarding, &self.feeds.problems)
-            .await;
+        detect::prepare(&*self.doors.kernel, address, felix.ip_forwarding, &self.feeds.problems).await;
         self.wait_for("this node's blocks to be read");
-        let found = self.find().await;
+        let found = self.find(felix).await;
         self.wait_for("pods that are gone to be given up");
         Some((address, found))
     }
@@ -84,7 +86,7 @@ impl BringUp {
     }
 
     /// Reads what IPAM and the kernel have of this node, until both answer.
-    async fn find(&self) -> Found {
+    async fn find(&self, felix: FelixParameters) -> Found {
         loop {
             let mut allocator = Allocator::new(self.config.node.clone());
             let kernel = self.doors.kernel.read().await;
@@ -97,7 +99,7 @@ impl BringUp {
                     let tunnel = held
                         .get(tunnel_handle(&self.config.node).as_str())
                         .and_then(|held| first_ipv4(&held.addresses));
-                    return Found { allocator, tunnel, kernel };
+                    return Found { allocator, tunnel, kernel, felix };
                 }
                 (loaded, kernel) => {
                     let errors = [loaded.err().map(|e| e.to_string()), kernel.err().map(|e| e.to_string())];

@@ -12,15 +12,26 @@ use crate::information;
 use crate::leader::Candidate;
 use crate::reports::Reporter;
 
-/// Starts the tasks, on Kubernetes: elsewhere there is one machine, and nobody to tell.
+/// Starts the tasks.
 pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut JoinSet<()>) {
-    if !config.datastore.is_kubernetes() {
-        return;
-    }
+    let kubernetes = config.datastore.is_kubernetes();
     let (leads, leading) = watch::channel(false);
     let store = || Arc::clone(&doors.store);
     let cluster = || feeds.cluster.subscribe();
     tasks.spawn(Candidate::new(config.node.clone(), store(), leads, doors.wall_clock, doors.seed).run());
+    let collecting = Collecting {
+        knows_pods: kubernetes,
+        store: store(),
+        cluster: cluster(),
+        leads: leading.clone(),
+        wall_clock: doors.wall_clock,
+        problems: feeds.problems.clone(),
+    };
+    tasks.spawn(collecting.run());
+    if !kubernetes {
+        // Without Kubernetes there is one machine, nobody to tell, and no plugin of Calico's.
+        return;
+    }
     tasks.spawn(
         Reporter {
             store: store(),
@@ -30,14 +41,6 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
         }
         .run(),
     );
-    let collecting = Collecting {
-        store: store(),
-        cluster: cluster(),
-        leads: leading.clone(),
-        wall_clock: doors.wall_clock,
-        problems: feeds.problems.clone(),
-    };
-    tasks.spawn(collecting.run());
     tasks.spawn(information::keep(store(), cluster(), leading, guid(doors.seed)));
 }
 

@@ -180,7 +180,10 @@ pub(super) fn enabled(text: &str) -> Result<bool, &'static str> {
 }
 
 /// An MTU in bytes; 0 means automatic.
-pub(super) fn mtu(text: &str) -> Result<Option<u32>, &'static str> {
+///
+/// # Errors
+/// What is allowed.
+pub fn mtu(text: &str) -> Result<Option<u32>, &'static str> {
     match text.parse::<u32>() {
         Ok(0) => Ok(None),
         Ok(mtu @ 576..=65535) => Ok(Some(mtu)),
@@ -189,7 +192,10 @@ pub(super) fn mtu(text: &str) -> Result<Option<u32>, &'static str> {
 }
 
 /// The prefix of pods' host ends.
-pub(super) fn prefix(text: &str) -> Result<String, &'static str> {
+///
+/// # Errors
+/// What is allowed.
+pub fn prefix(text: &str) -> Result<String, &'static str> {
     let good = (1..=4).contains(&text.len())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     match good {

@@ -13,7 +13,7 @@ fn an_empty_environment_means_calicos_defaults() {
     assert_eq!(config.default_pool.cidr, Some("192.168.0.0/16".parse().unwrap()));
     assert_eq!((config.default_pool.block_size, config.default_pool.ipip), (26, IpipMode::Never));
     assert_eq!(config.address, AddressSource::Autodetect);
-    assert_eq!(config.felix.interface_prefix, "cali");
+    assert_eq!(config.felix, FelixEnvironment::default());
     assert!(config.notices.is_empty());
 }
 
@@ -103,10 +103,9 @@ fn a_flag_wins_over_its_variable_and_an_error_names_both() {
 
 #[test]
 fn felix_parameters_of_the_tunnel_are_read() {
-    let mtu = |variables| read(variables).unwrap().felix.mtu;
-    assert_eq!(mtu(&[]), Mtu { configured: None, ipip_ruled_out: false });
-    assert_eq!(mtu(&[("FELIX_IPINIPMTU", "1400")]).configured, Some(1400));
-    assert_eq!(mtu(&[("FELIX_IPINIPMTU", "0")]).configured, None);
-    assert!(mtu(&[("FELIX_IPINIPENABLED", "false")]).ipip_ruled_out);
-    assert!(!mtu(&[("FELIX_IPINIPENABLED", "true")]).ipip_ruled_out);
+    let felix = |variables| read(variables).unwrap().felix;
+    assert_eq!(felix(&[("FELIX_IPINIPMTU", "1400")]).ipip_mtu, Some(1400));
+    assert_eq!(felix(&[("FELIX_IPINIPMTU", "0")]).ipip_mtu, None);
+    assert_eq!(felix(&[("FELIX_IPINIPENABLED", "false")]).ipip_enabled, Some(false));
+    assert_eq!(felix(&[("FELIX_IPINIPENABLED", "true")]).ipip_enabled, Some(true));
 }

@@ -128,9 +128,13 @@ impl ControlPlane {
         Ok(Cpu { api_server: self.api_server.cpu()?, etcd: self.etcd.cpu()? })
     }
 
-    /// Stops the API server in its tracks (SIGSTOP): connections stay and nothing is answered.
+    /// Stops the API server in its tracks (SIGSTOP): connections stay and nothing is answered from now on.
     pub fn pause(&self) -> Result<()> {
-        self.api_server.signal(Signal::STOP)
+        self.api_server.signal(Signal::STOP)?;
+        eventually(PATIENCE, "the API server to stop", || match self.api_server.has_stopped()? {
+            true => Ok(()),
+            false => Err(anyhow!("a thread of it still runs")),
+        })
     }
 
     /// Lets a paused API server go on.

@@ -64,6 +64,18 @@ impl Daemon {
             .with_context(|| format!("cannot signal {}", self.name))
     }
 
+    /// Whether all of its threads have stopped: a signal takes a moment.
+    pub(crate) fn has_stopped(&self) -> Result<bool> {
+        let pid = self.running()?.id();
+        let mut stopped = true;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread that has ended meanwhile does nothing any more.
+            let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+            stopped &= stat.is_empty() || state(&stat) == Some("T");
+        }
+        Ok(stopped)
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)))
     }
@@ -135,6 +147,11 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
+/// Field 3 of proc_pid_stat(5).
+fn state(stat: &str) -> Option<&str> {
+    stat.rsplit(')').next()?.split_whitespace().next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +161,6 @@ mod tests {
         let stat = "7 (odd ) name) S 1 7 7 0 -1 4194560 100 200 3 4 250 50 9 9 20 0 8 0 1000";
         assert_eq!(ticks(stat), Some(300));
         assert_eq!(ticks("7 (short) S 1"), None);
+        assert_eq!(state(stat), Some("S"));
     }
 }

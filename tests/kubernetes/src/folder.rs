@@ -69,9 +69,12 @@ fn make(dir: &Path) -> Result<()> {
 fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let lock = entry.path();
-        if lock.extension().is_some_and(|extension| extension == "lock")
-            && File::open(&lock).is_ok_and(|file| file.try_lock().is_ok())
-        {
+        if lock.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Ok(file) = File::open(&lock) else { continue };
+        // Held until the folder is gone: who has just made the lock waits for it before he makes a folder.
+        if file.try_lock().is_ok() {
             remove(&lock);
         }
     }

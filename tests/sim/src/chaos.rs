@@ -9,6 +9,8 @@ use manx_felix::{Hop, Ownership, Protocol, Route, RouteKey, TUNNEL_DEVICE, Targe
 use crate::cluster::{Cluster, add_default_route};
 use crate::machine::{Faults, Ipip, Machine, STATIC};
 
+/// After this long somebody leads, and has collected what was left behind: a Lease, a look, a grace and another look.
+const COLLECTED: Duration = Duration::from_secs(45 * 60);
 /// Nodes at the start; one more may come and go.
 const NODES: u8 = 4;
 /// Pods that may run at once.
@@ -55,6 +57,8 @@ impl Chaos {
             tokio::time::sleep(Duration::from_millis(pause as u64)).await;
         }
         self.peace().await;
+        // What crashes left behind is collected after its grace, when somebody leads.
+        tokio::time::sleep(COLLECTED).await;
         self.cluster.quiet().await;
     }
 
