@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{Protocol, Target};
 use manx_ipam::audit;
-use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind, Object, tunnel_handle, veth_name};
+use manx_model::{
+    AffinitySpec, AllocationAttribute, BlockSpec, HandleSpec, Kind, Object, tunnel_handle, veth_name,
+};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::{Cluster, Node};
@@ -100,19 +102,41 @@ impl Truth {
             let (owner, block) = (affinity.node.as_str(), affinity.cidr);
             if owner == name {
                 routes.insert(format!("blackhole {block}"));
-            } else if let Some((address, tunnel)) = self.nodes.get(owner) {
-                let can = machine.ipip == Ipip::Loadable && tunnel.is_some();
-                let near = node.address.trunc().contains(&address.addr());
-                let via = address.addr();
-                routes.insert(match self.mode(block) {
-                    "Always" if can => format!("{block} via {via} dev tunl0 onlink"),
-                    "CrossSubnet" if can && !near => format!("{block} via {via} dev tunl0 onlink"),
-                    _ if near => format!("{block} via {via} dev eth0"),
-                    _ => format!("{block} via {} dev eth0", tor::address_in(node.address.addr().octets()[2])),
-                });
+            } else {
+                routes.extend(self.way(block, owner, node, machine));
             }
         }
+        let borrowed = self.borrowed().into_iter().filter(|(borrower, _)| borrower != name);
+        routes.extend(borrowed.filter_map(|(borrower, address)| {
+            self.way(Ipv4Net::from(address).into(), &borrower, node, machine)
+        }));
         routes
+    }
+
+    /// The route on `node` to what another node has, as that node's address and tunnel are published.
+    fn way(&self, to: IpNet, other: &str, node: &Node, machine: &Machine) -> Option<String> {
+        let (address, tunnel) = self.nodes.get(other)?;
+        let can = machine.ipip == Ipip::Loadable && tunnel.is_some();
+        let near = node.address.trunc().contains(&address.addr());
+        let via = address.addr();
+        Some(match self.mode(to) {
+            "Always" if can => format!("{to} via {via} dev tunl0 onlink"),
+            "CrossSubnet" if can && !near => format!("{to} via {via} dev tunl0 onlink"),
+            _ if near => format!("{to} via {via} dev eth0"),
+            _ => format!("{to} via {} dev eth0", tor::address_in(node.address.addr().octets()[2])),
+        })
+    }
+
+    /// What nodes hold in blocks of others, as borrower and address.
+    fn borrowed(&self) -> Vec<(String, Ipv4Addr)> {
+        let all = self.blocks.iter().flat_map(|block| {
+            let owner = block.affinity.as_deref().and_then(|owner| owner.strip_prefix("host:"));
+            let holders = allocations(block)
+                .into_iter()
+                .filter_map(|(attribute, address)| Some((attribute.secondary.get("node")?.clone(), address)));
+            holders.filter(move |(holder, _)| Some(holder.as_str()) != owner).collect::<Vec<_>>()
+        });
+        all.collect()
     }
 
     fn wrong_tunnel(&self, cluster: &Cluster, name: &str) -> Vec<String> {
@@ -144,18 +168,8 @@ impl Truth {
     }
 
     fn allocations(&self) -> Vec<(String, Ipv4Addr)> {
-        let mut all = Vec::new();
-        for block in &self.blocks {
-            let IpNet::V4(cidr) = block.cidr else { continue };
-            for (ordinal, attribute) in block.allocations.iter().enumerate() {
-                let Some(attribute) = attribute.and_then(|index| block.attributes.get(index)) else {
-                    continue;
-                };
-                let address = Ipv4Addr::from(u32::from(cidr.addr()) + ordinal as u32);
-                all.push((attribute.handle_id.clone().unwrap_or_default(), address));
-            }
-        }
-        all
+        let held = self.blocks.iter().flat_map(allocations);
+        held.map(|(attribute, address)| (attribute.handle_id.clone().unwrap_or_default(), address)).collect()
     }
 
     /// Who holds an address, against who should.
@@ -186,6 +200,16 @@ impl Truth {
 
 fn specs<'a, T: DeserializeOwned>(objects: impl Iterator<Item = &'a Object>) -> Vec<T> {
     objects.map(|object| serde_json::from_value(object.spec.clone()).expect("a stored spec")).collect()
+}
+
+/// What is held in a block, and the attribute by which.
+fn allocations(block: &BlockSpec) -> Vec<(&AllocationAttribute, Ipv4Addr)> {
+    let IpNet::V4(cidr) = block.cidr else { return Vec::new() };
+    let held = block.allocations.iter().enumerate().filter_map(|(ordinal, attribute)| {
+        let attribute = block.attributes.get((*attribute)?)?;
+        Some((attribute, Ipv4Addr::from(u32::from(cidr.addr()) + ordinal as u32)))
+    });
+    held.collect()
 }
 
 /// The routes of protocol 77, as text.

@@ -379,10 +379,12 @@ async fn a_rolling_switch_to_plain_routes_costs_no_packet_although_one_agent_is_
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_node_for_which_no_block_is_left_says_so_and_gets_one_when_one_is_free() {
-    let mut cluster = Cluster::new(10, "Never");
+/// Three nodes and a pool of two blocks, which the first two have.
+async fn cluster_of_two_blocks(seed: u64, strict: bool) -> Cluster {
+    let mut cluster = Cluster::new(seed, "Never");
     cluster.environment.insert("CALICO_IPV4POOL_CIDR".into(), "192.168.0.0/28".into());
+    let config = json!({"strictAffinity": strict, "autoAllocateBlocks": true});
+    cluster.put(Kind::IPAMConfig, "default", |object| object.spec = config).await;
     for number in 1..=3 {
         cluster.add_node(number).await;
         cluster.start(&format!("n{number}"));
@@ -391,13 +393,35 @@ async fn a_node_for_which_no_block_is_left_says_so_and_gets_one_when_one_is_free
         cluster.nodes[node].kubelet.run(&format!("{node}p"));
     }
     cluster.until("two pods run", || cluster.established().len() == 2).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_node_for_which_no_block_is_left_borrows_an_address_and_every_node_reaches_it() {
+    let mut cluster = cluster_of_two_blocks(10, false).await;
+    cluster.nodes["n3"].kubelet.run("late");
+    assert_well(&cluster, "with a borrowed address").await;
+    let borrowed = cluster.nodes["n3"].kubelet.pods()["late"].clone().unwrap().address;
+    for from in ["n1", "n2", TOR] {
+        let way = trace(&cluster.net.world(), from, borrowed).unwrap();
+        assert!(way.iter().any(|hop| hop.contains("n3")), "{way:?}");
+    }
+    cluster.kill("n3").await;
+    cluster.start("n3");
+    assert_well(&cluster, "after the borrower's agent was killed").await;
+    cluster.nodes["n3"].kubelet.end("late");
+    assert_well(&cluster, "when it is given back").await;
+    assert!(trace(&cluster.net.world(), "n1", borrowed).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_strict_affinity_a_pod_without_a_block_is_told_so_and_attached_when_a_block_is_free() {
+    let cluster = cluster_of_two_blocks(10, true).await;
     cluster.nodes["n3"].kubelet.run("late");
     sleep(Duration::from_secs(60)).await;
     let refused = cluster.nodes["n3"].kubelet.last_error("late").unwrap();
-    assert!(
-        refused.to_string().contains("192.168.0.0/28") || refused.to_string().contains("pool"),
-        "{refused}"
-    );
+    assert_eq!(refused.code, Code::NO_ADDRESS, "{refused}");
+    assert!(refused.to_string().contains(DEFAULT_IPV4_POOL), "{refused}");
     let pool = json!({"cidr": "192.168.1.0/28", "blockSize": 29, "ipipMode": "Never"});
     cluster.put(Kind::IPPool, "more", |object| object.spec = pool).await;
     assert_well(&cluster, "with another pool").await;
