@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub mod crds;
+pub mod ipam;
 pub mod status;
 pub mod store;

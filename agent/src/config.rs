@@ -15,6 +15,7 @@ use manx_felix::Mtu;
 use manx_model::{Asn, InterfaceAddress, NodeName};
 
 use parse::Reader;
+pub use parse::datastore;
 pub use pool::DefaultPool;
 pub use settings::Settings;
 

@@ -5,10 +5,12 @@
 
 pub mod addresses;
 pub mod agent;
+pub mod census;
 pub mod cli;
 pub mod cluster;
 pub mod cni_server;
 pub mod coalesce;
+pub mod collecting;
 pub mod config;
 pub mod default_pool;
 pub mod demand;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use manx::cli::{agent, crds, status};
+use manx::cli::{agent, crds, ipam, status};
 
 /// A pure-L3 network for Kubernetes: every node is a router, every pod a host route.
 #[derive(Parser)]
@@ -17,6 +17,7 @@ struct Cli {
 enum Command {
     Agent(Box<agent::Args>),
     Status(status::Args),
+    Ipam(ipam::Args),
     Crds(crds::Args),
 }
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Agent(args) => agent::run(*args),
         Command::Status(args) => status::run(args),
+        Command::Ipam(args) => ipam::run(args),
         Command::Crds(args) => crds::run(args),
     }
 }

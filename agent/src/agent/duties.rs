@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Doors, Feeds};
+use crate::collecting::Collecting;
 use crate::config::Config;
 use crate::information;
 use crate::leader::Candidate;
@@ -29,6 +30,14 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
         }
         .run(),
     );
+    let collecting = Collecting {
+        store: store(),
+        cluster: cluster(),
+        leads: leading.clone(),
+        wall_clock: doors.wall_clock,
+        problems: feeds.problems.clone(),
+    };
+    tasks.spawn(collecting.run());
     tasks.spawn(information::keep(store(), cluster(), leading, guid(doors.seed)));
 }
 

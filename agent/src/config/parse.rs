@@ -113,7 +113,10 @@ pub(super) fn address(text: &str) -> Result<AddressSource, String> {
 }
 
 /// `MANX_DATASTORE`: `kubernetes`, `memory` or `file:DIR`.
-pub(super) fn datastore(text: &str) -> Result<DatastoreChoice, String> {
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn datastore(text: &str) -> Result<DatastoreChoice, String> {
     match (text, text.strip_prefix("file:")) {
         (_, Some(directory)) => self::directory(directory).map(DatastoreChoice::File),
         ("memory", _) => Ok(DatastoreChoice::Memory),

@@ -36,7 +36,7 @@ pub(super) fn begin(lab: Lab) -> Result<Cluster> {
 
 /// What IPAM and the pods look like.
 pub(super) fn objects(cluster: &Cluster) -> Result<()> {
-    say("Which node has which block of addresses, and how many are taken:");
+    say("Which node has which block of addresses:");
     kubectl(cluster, &["get", "ippools,ipamblocks,blockaffinities"])?;
     say("The pods are objects, too:");
     kubectl(cluster, &["get", "pods", "-o", "wide"])
@@ -48,6 +48,9 @@ pub(super) fn end(cluster: &Cluster) -> Result<()> {
     for pod in cluster.lab().pods()? {
         cluster.pod_del(&pod.name)?;
     }
+    say(
+        "Their addresses are given back. Held are only those of the tunnels, which take packets for a minute more:",
+    );
     kubectl(cluster, &["get", "pods,ipamhandles"])?;
     kubectl(cluster, &["get", "ipamblocks"])
 }

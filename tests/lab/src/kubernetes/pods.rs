@@ -20,7 +20,15 @@ pub fn create(client: &Client, node: &str, name: &str, namespace: &str) -> Resul
 
 /// Says in the Pod's status that it runs and which address it has.
 pub fn started(client: &Client, name: &str, namespace: &str, address: &str) -> Result<()> {
-    let status = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]});
+    let status = json!({
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{
+            "name": "c", "image": "none", "imageID": "none", "restartCount": 0, "ready": true, "state": {"running": {}},
+        }],
+    });
     let path = format!("{}/{name}/status", collection(namespace));
     let answer = client.ask("PATCH", &path, &json!({ "status": status }).to_string())?;
     ensure!(answer.status == 200, "the status of pod {name}: {}: {}", answer.status, answer.body);

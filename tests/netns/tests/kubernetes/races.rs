@@ -1,13 +1,14 @@
 //! Three nodes that bring 600 pods at once, out of two pools that have hardly more addresses, while the API server turns
 //! requests away (429), others write the same objects (409), and agents are killed.
 //!
-//! Both are real: the requests of the agents are given a priority of their own with three seats and no queue, and before
+//! Both are real: the requests of the agents are given a priority of their own with five seats and no queue, and before
 //! every ADD a block or a handle is written by somebody else.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use manx_kubernetes::Client;
@@ -33,7 +34,7 @@ kind: IPPool
 metadata: {name: little}
 spec: {cidr: 10.2.0.0/25, blockSize: 26, ipipMode: Never, nodeSelector: all()}
 ";
-/// One share of some 250, which are 600 requests at a time: three, and the fourth is turned away.
+/// Two shares of some 250, which are 600 requests at a time: five, and the sixth is turned away.
 const FEW_SEATS: &str = "
 apiVersion: flowcontrol.apiserver.k8s.io/v1
 kind: PriorityLevelConfiguration
@@ -41,7 +42,7 @@ metadata: {name: few-seats}
 spec:
   type: Limited
   limited:
-    nominalConcurrencyShares: 1
+    nominalConcurrencyShares: 2
     lendablePercent: 0
     borrowingLimitPercent: 0
     limitResponse: {type: Reject}
@@ -164,10 +165,12 @@ fn no_address_is_given_twice_or_leaked_while_requests_are_turned_away_and_agents
     let load = Load { lab, kubelet: cluster.kubelet().unwrap(), meddler, calls: AtomicUsize::new(0) };
     at_once(PODS, |index| load.lab.pod_namespace(&format!("pod{index}")).unwrap());
 
+    let begin = Instant::now();
     let addresses = with_kills(&mut cluster, &load, || at_once(PODS, |index| load.one_life(index)));
     let living: Vec<Ipv4Addr> = addresses.into_iter().flatten().collect();
     let distinct: BTreeSet<Ipv4Addr> = living.iter().copied().collect();
-    assert_eq!((living.len(), distinct.len()), (PODS * 2 / 3, PODS * 2 / 3), "an address is given twice");
+    assert_eq!(distinct.len(), living.len(), "an address is given twice");
+    assert!(living.len() > PODS / 2, "{} pods live", living.len());
     for node in NODES {
         cluster.wait_ready(node).unwrap();
     }
@@ -177,6 +180,7 @@ fn no_address_is_given_twice_or_leaked_while_requests_are_turned_away_and_agents
         Ok(())
     });
 
+    let added = begin.elapsed();
     at_once(PODS, |index| load.remove(index));
     assert_audit(&cluster, "everything to be given back", |stored| {
         ensure!(stored.held()?.is_empty() && stored.handles.is_empty(), "{:?}", stored.handles);
@@ -187,6 +191,9 @@ fn no_address_is_given_twice_or_leaked_while_requests_are_turned_away_and_agents
         requests.filter(|request| request.user.starts_with("manx-") && request.code == Some(code)).count()
     };
     let (conflicts, turned_away) = (of_agents(409), of_agents(429));
-    println!("{PODS} pods: {conflicts} conflicts, {turned_away} requests turned away");
+    let (calls, all) = (load.calls.load(Ordering::Relaxed), begin.elapsed());
+    println!(
+        "{PODS} pods in {added:.1?} by {calls} ADDs, gone after {all:.1?}: {conflicts} conflicts, {turned_away} turned away"
+    );
     assert!(conflicts > 0 && turned_away > 0, "{conflicts} conflicts, {turned_away} turned away");
 }

@@ -51,7 +51,11 @@ fn affinities_of_old_calicos_are_used_and_labelled_and_those_marked_as_deleted_a
     ipam.assign("k8s-pod-network.gone", "gone", "default").unwrap();
     ipam.release("k8s-pod-network.gone").unwrap();
     let block = ipam.blocks().unwrap()[0];
-    let name = format!("node1-{}", block.to_string().replace(['.', '/'], "-"));
+    let block_name = block.to_string().replace(['.', '/'], "-");
+    let mut of_the_future = api.get("ipamblocks", &block_name).unwrap().unwrap();
+    of_the_future["spec"]["fromTheFuture"] = json!("kept");
+    assert!(matches!(api.update("ipamblocks", &of_the_future).unwrap(), Write::Done(_)));
+    let name = format!("node1-{block_name}");
     let mut affinity = api.get("blockaffinities", &name).unwrap().unwrap();
     affinity["spec"]["state"] = json!("");
     affinity["spec"]["fromTheFuture"] = json!("kept");
@@ -64,6 +68,9 @@ fn affinities_of_old_calicos_are_used_and_labelled_and_those_marked_as_deleted_a
     cluster.start_agents(&["node1", "node2"], &[("NO_DEFAULT_POOLS", "true")]).unwrap();
     let pod = cluster.pod_add("node1", "cat", "default").unwrap();
     assert!(block.contains(&pod.address), "{} is not of {block}", pod.address);
+    let written = api.get("ipamblocks", &block_name).unwrap().unwrap();
+    let numbers = [&of_the_future, &written].map(|block| block["spec"]["sequenceNumber"].as_u64().unwrap());
+    assert!(written["spec"]["fromTheFuture"] == "kept" && numbers[0] < numbers[1], "{written}");
     assert_eq!(cluster.blocks().unwrap().keys().collect::<Vec<_>>(), [&block.to_string()]);
     eventually(SOON, "the affinity to be labelled", || {
         let affinity = object(&cluster, &format!("/apis/crd.projectcalico.org/v1/blockaffinities/{name}"))?;
