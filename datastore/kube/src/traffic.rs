@@ -20,6 +20,8 @@ pub struct Traffic {
 pub struct Watched {
     /// Events, bookmarks among them.
     pub events: u64,
+    /// Bookmarks, about one a minute of each watch: they say that nothing has happened.
+    pub bookmarks: u64,
     /// Their bytes, before TLS.
     pub bytes: u64,
 }
@@ -28,6 +30,15 @@ impl Traffic {
     /// All calls together.
     pub fn total(&self) -> u64 {
         self.calls.values().sum()
+    }
+
+    /// What all watches together were told.
+    pub fn told(&self) -> Watched {
+        self.watched.values().fold(Watched::default(), |sum, of_kind| Watched {
+            events: sum.events + of_kind.events,
+            bookmarks: sum.bookmarks + of_kind.bookmarks,
+            bytes: sum.bytes + of_kind.bytes,
+        })
     }
 }
 
@@ -40,10 +51,11 @@ impl Counters {
         self.count(|traffic| *traffic.calls.entry((verb, kind)).or_default() += 1);
     }
 
-    pub(crate) fn told(&self, kind: Kind, bytes: usize) {
+    pub(crate) fn told(&self, kind: Kind, bytes: usize, bookmark: bool) {
         self.count(|traffic| {
             let watched = traffic.watched.entry(kind).or_default();
             watched.events += 1;
+            watched.bookmarks += u64::from(bookmark);
             watched.bytes += bytes as u64;
         });
     }

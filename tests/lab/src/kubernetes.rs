@@ -4,23 +4,24 @@
 //! The agents are users of the group `manx`, one per node, so that the audit log tells them apart; what they may do is
 //! `kubernetes/rights.yaml`.
 
-pub(crate) mod pods;
+pub mod pods;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use manx_kubernetes::{ControlPlane, Options};
+use manx_kubernetes::{Client, ControlPlane, Options};
 use serde_json::{Value, json};
 
 use crate::topology::OUTSIDE_HOST;
-use crate::{Lab, Node, Program, eventually, manx_binary};
+use crate::{Lab, Program, eventually, manx_binary};
 
-/// What the agents may do.
-const RIGHTS: &str = include_str!("../kubernetes/rights.yaml");
+/// What the agents may do, as members of the group [`GROUP`].
+pub const RIGHTS: &str = include_str!("../kubernetes/rights.yaml");
 /// For what the API server does within a second, on a machine that builds at the same time.
 const SOON: Duration = Duration::from_secs(20);
 /// Whom it is given to.
-const GROUP: &str = "manx";
+pub const GROUP: &str = "manx";
 
 /// Starts one. It lives as long as its value, or until the lab goes.
 pub(crate) fn start(lab: &Lab) -> Result<ControlPlane> {
@@ -32,12 +33,13 @@ pub(crate) fn start(lab: &Lab) -> Result<ControlPlane> {
     let control_plane = ControlPlane::start(options)?;
     install_kinds(&control_plane)?;
     control_plane.apply(RIGHTS)?;
-    lab.nodes().try_for_each(|node| register(&control_plane, &node))?;
+    let client = control_plane.client();
+    lab.nodes().try_for_each(|node| register(&client, node.name(), node.address()))?;
     Ok(control_plane)
 }
 
 /// The user as whom a node's agent asks.
-pub(crate) fn user(node: &str) -> String {
+pub fn user(node: &str) -> String {
     format!("manx-{node}")
 }
 
@@ -63,8 +65,7 @@ fn install_kinds(control_plane: &ControlPlane) -> Result<()> {
 }
 
 /// Makes the Node object as a kubelet does, ready and with its address.
-fn register(control_plane: &ControlPlane, node: &Node<'_>) -> Result<()> {
-    let (name, address) = (node.name(), node.address());
+pub fn register(client: &Client, name: &str, address: Ipv4Addr) -> Result<()> {
     let node = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -76,7 +77,7 @@ fn register(control_plane: &ControlPlane, node: &Node<'_>) -> Result<()> {
             "allocatable": {"pods": "1000"},
         },
     });
-    let answer = control_plane.client().ask("POST", "/api/v1/nodes", &node.to_string())?;
+    let answer = client.ask("POST", "/api/v1/nodes", &node.to_string())?;
     ensure!(answer.status == 201, "registering {name}: {}: {}", answer.status, answer.body);
     Ok(())
 }

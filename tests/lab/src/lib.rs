@@ -26,7 +26,7 @@ mod capture;
 mod cluster;
 mod cni;
 mod kubelet;
-mod kubernetes;
+pub mod kubernetes;
 mod lab;
 mod node;
 mod ping;

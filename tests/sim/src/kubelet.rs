@@ -176,7 +176,11 @@ impl Kubelet {
         }
     }
 
-    async fn add(&self, pod: &str, container: &str) -> Result<Ipv4Addr, CniError> {
+    /// ADD, once: the address.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is away.
+    pub async fn add(&self, pod: &str, container: &str) -> Result<Ipv4Addr, CniError> {
         let command = Command::Add(sandbox(pod, container));
         let Reply::Attached(attached) = self.call(command, Some(any_file())).await? else {
             return Err(CniError::new(Code::UNKNOWN_CONTAINER, "no answer to ADD", ""));
@@ -187,7 +191,11 @@ impl Kubelet {
         }
     }
 
-    async fn del(&self, pod: &str, container: &str) -> Result<(), CniError> {
+    /// DEL, once.
+    ///
+    /// # Errors
+    /// What the agent says, or that it is away.
+    pub async fn del(&self, pod: &str, container: &str) -> Result<(), CniError> {
         self.call(Command::Del(sandbox(pod, container)), None).await.map(drop)
     }
 

@@ -84,7 +84,6 @@ impl Watch {
                 Err(_) => return End::Broken(format!("nothing came for {} s", pace.silence.as_secs_f32())),
             };
             wait = pace.silence;
-            self.connection.traffic.told(self.kind, line.len());
             if let Err(end) = self.take(&line, &mut listing) {
                 return end;
             }
@@ -95,7 +94,10 @@ impl Watch {
     }
 
     fn take(&mut self, line: &[u8], listing: &mut bool) -> Result<(), End> {
-        let version = match Message::read(self.kind, line).map_err(End::Broken)? {
+        let message = Message::read(self.kind, line);
+        let bookmark = matches!(message, Ok(Message::Bookmark { .. }));
+        self.connection.traffic.told(self.kind, line.len(), bookmark);
+        let version = match message.map_err(End::Broken)? {
             Message::Object { object, version } => {
                 self.teller.row(*object);
                 version

@@ -5,7 +5,7 @@ use manx_kubernetes::Client;
 use serde_json::{Value, json};
 
 /// Makes a Pod on a node, as user and scheduler do together; its uid.
-pub(crate) fn create(client: &Client, node: &str, name: &str, namespace: &str) -> Result<String> {
+pub fn create(client: &Client, node: &str, name: &str, namespace: &str) -> Result<String> {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -19,7 +19,7 @@ pub(crate) fn create(client: &Client, node: &str, name: &str, namespace: &str) -
 }
 
 /// Says in the Pod's status that it runs and which address it has.
-pub(crate) fn started(client: &Client, name: &str, namespace: &str, address: &str) -> Result<()> {
+pub fn started(client: &Client, name: &str, namespace: &str, address: &str) -> Result<()> {
     let status = json!({
         "phase": "Running",
         "podIP": address,
@@ -36,7 +36,7 @@ pub(crate) fn started(client: &Client, name: &str, namespace: &str, address: &st
 }
 
 /// Deletes a Pod at once, as a kubelet does when its sandbox is gone; one that is gone is no error.
-pub(crate) fn delete(client: &Client, name: &str, namespace: &str) -> Result<()> {
+pub fn delete(client: &Client, name: &str, namespace: &str) -> Result<()> {
     let path = format!("{}/{name}?gracePeriodSeconds=0", collection(namespace));
     let answer = client.ask("DELETE", &path, "")?;
     ensure!([200, 404].contains(&answer.status), "deleting pod {name}: {}", answer.body);
