@@ -22,6 +22,7 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
     tasks.spawn(Candidate::new(config.node.clone(), store(), leads, doors.wall_clock, doors.seed).run());
     tasks.spawn(
         Reporter {
+            node: config.node.clone(),
             store: store(),
             cluster: cluster(),
             of_bgp: feeds.complaints.subscribe(),
