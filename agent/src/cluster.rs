@@ -6,6 +6,7 @@
 //! conclusion from what is absent.
 
 mod fold;
+mod misplaced;
 mod table;
 mod watching;
 

@@ -4,12 +4,16 @@
 //! A Pod's word is more than its Namespace's, that more than the runtime's, and that more than the configuration's (Calico's
 //! order). A wish that cannot be read is an error and not another network: the pod waits, and its events say why.
 
+mod objects;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use manx_cni::settings::{Ipam, Wishes};
 use manx_cni::{CniError, Code, Mac};
 use serde::de::DeserializeOwned;
+
+pub use objects::{in_vain, refused};
 
 /// The prefix of the annotations of Pods and Namespaces that are about their network.
 const PREFIX: &str = "cni.projectcalico.org/";

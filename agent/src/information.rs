@@ -36,7 +36,10 @@ pub async fn keep(
     loop {
         let seen = Arc::clone(&cluster.borrow_and_update());
         let ours = *leads.borrow_and_update();
-        let damaged = seen.invalid.iter().any(|invalid| invalid.kind == Kind::ClusterInformation);
+        let damaged = seen
+            .invalid
+            .iter()
+            .any(|invalid| invalid.kind == Kind::ClusterInformation && invalid.name == "default");
         let missing = ours && seen.in_sync && seen.information.is_none() && !damaged;
         let failed = match missing {
             true => make(&*store, &guid).await.is_err(),

@@ -26,7 +26,7 @@ pub struct SecretRef {
     pub key: String,
 }
 
-/// The passwords that are wanted, as far as they can be read.
+/// The passwords that are wanted; one whose Secret has not been looked for yet is not among them.
 pub type Passwords = BTreeMap<SecretRef, Password>;
 
 /// Keeps passwords as their Secrets say, for ever.
@@ -84,10 +84,9 @@ impl Keeper {
             for name in names {
                 secrets.entry(name.clone()).or_default();
             }
-            let passwords = wanted.into_iter().map(|reference| {
-                let password =
-                    self.password(&reference, secrets.get(&reference.name).map(|watched| &watched.known));
-                (reference, password)
+            let passwords = wanted.into_iter().filter_map(|reference| {
+                let password = self.password(&reference, &secrets.get(&reference.name)?.known)?;
+                Some((reference, password))
             });
             latest::set(&self.passwords, passwords.collect());
             tokio::select! {
@@ -109,21 +108,22 @@ impl Keeper {
         self.store.watch(Kind::Secret, only).map(move |event| (name.clone(), event)).boxed()
     }
 
-    fn password(&self, reference: &SecretRef, known: Option<&Known>) -> Password {
+    /// `None` while the Secret has not been read.
+    fn password(&self, reference: &SecretRef, known: &Known) -> Option<Password> {
         let SecretRef { name, key } = reference;
         let secret = format!("Secret {}/{name}", self.namespace);
-        match known {
-            None | Some(Known::NotRead) => Password::Missing(format!("{secret} has not been read yet")),
-            Some(Known::Absent) => Password::Missing(format!("{secret} does not exist")),
-            Some(Known::Damaged(reason)) => Password::Missing(format!("{secret}: {reason}")),
-            Some(Known::Data(object)) => match value(&object.0, key) {
+        Some(match known {
+            Known::NotRead => return None,
+            Known::Absent => Password::Missing(format!("{secret} does not exist")),
+            Known::Damaged(reason) => Password::Missing(format!("{secret}: {reason}")),
+            Known::Data(object) => match value(&object.0, key) {
                 Ok(octets) => match Secret::new(&octets) {
                     Ok(secret) => Password::Key(secret),
                     Err(error) => Password::Missing(format!("{secret}: key {key}: {error}")),
                 },
                 Err(reason) => Password::Missing(format!("{secret}: {reason}")),
             },
-        }
+        })
     }
 }
 

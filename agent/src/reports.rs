@@ -1,14 +1,15 @@
 //! What is wrong with objects, told where whoever wrote them looks: in Kubernetes, an Event on the object.
 //!
-//! Every agent sees the same objects, so one of them speaks: the one that leads. A complaint is told when it appears and
-//! again when it has lasted for hours (Events are forgotten), and never more often.
+//! Every agent sees the same objects, so one of them speaks: the one that leads. What the leader may not see, since it
+//! concerns other nodes only, is told by the first of these. A complaint is told when it appears and again when it has
+//! lasted for most of an hour (Events are forgotten), and never more often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use manx_datastore::{Datastore, Error, Report};
-use manx_model::{Complaint, Object};
+use manx_model::{Complaint, Kind, NodeName, Object, PeeringNodes};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +27,8 @@ const NOT_SUPPORTED: &str = "NotSupported";
 
 /// Tells authors what is wrong with their objects.
 pub struct Reporter {
+    /// This node.
+    pub node: NodeName,
     /// Where they are told.
     pub store: Arc<dyn Datastore>,
     /// What is wrong.
@@ -47,10 +50,14 @@ impl Reporter {
             let leads = *self.leads.borrow_and_update();
             let cluster = Arc::clone(&self.cluster.borrow_and_update());
             let now = Instant::now();
-            let current = complaints(&cluster, &self.of_bgp.borrow_and_update());
+            let of_bgp = self.of_bgp.borrow_and_update().clone();
+            let mut current = complaints(&cluster);
+            current.retain(|(complaint, _)| leads || is_of_one_node(complaint.kind));
+            let of_bgp = of_bgp.into_iter().filter(|said| leads || is_ours(&self.node, &cluster, said));
+            current.extend(of_bgp.map(|complaint| (complaint, NOT_SUPPORTED)));
             told.retain(|said, _| current.contains(said));
             let mut next = now + REPEAT;
-            for said in current.into_iter().filter(|_| leads) {
+            for said in current {
                 let due = told.get(&said).map_or(now, |at| *at + REPEAT);
                 if due > now {
                     next = next.min(due);
@@ -86,11 +93,34 @@ impl Reporter {
     }
 }
 
-fn complaints(cluster: &Cluster, of_bgp: &[Complaint]) -> Vec<Said> {
+fn complaints(cluster: &Cluster) -> Vec<Said> {
     let invalid = cluster.invalid.iter().cloned().map(|invalid| (Complaint::from(invalid), INVALID));
-    let in_vain =
-        cluster.without_effect.iter().chain(of_bgp).cloned().map(|complaint| (complaint, NOT_SUPPORTED));
+    let in_vain = cluster.without_effect.iter().cloned().map(|complaint| (complaint, NOT_SUPPORTED));
     invalid.chain(in_vain).collect()
+}
+
+/// Only the node that such an object belongs to sees it.
+fn is_of_one_node(kind: Kind) -> bool {
+    matches!(kind, Kind::Pod | Kind::CalicoNodeStatus)
+}
+
+/// Whether this node tells what it has noticed about an object of BGP, though it does not lead: it is the node of that
+/// object, or the first of its nodes.
+fn is_ours(node: &NodeName, cluster: &Cluster, complaint: &Complaint) -> bool {
+    match complaint.kind {
+        // Somebody else has our address.
+        Kind::Node => true,
+        Kind::BGPConfiguration => complaint.key.strip_prefix("node.") == Some(node.as_str()),
+        Kind::BGPPeer => match cluster.peers.get(&complaint.key).map(|peer| &peer.nodes) {
+            Some(PeeringNodes::One(only)) => only == node,
+            Some(PeeringNodes::Selected(selector)) => {
+                let mut nodes = cluster.nodes.values().filter(|one| selector.matches(&one.labels));
+                nodes.next().is_some_and(|first| first.name == *node)
+            }
+            Some(PeeringNodes::All) | None => false,
+        },
+        _ => false,
+    }
 }
 
 /// The object, where nothing but its key can be read.
@@ -106,7 +136,7 @@ mod tests {
     use super::*;
     use manx_datastore::Memory;
     use manx_datastore::testing::{Faults, Faulty};
-    use manx_model::Kind;
+    use manx_model::Node;
     use serde_json::json;
 
     struct Fixture {
@@ -114,6 +144,7 @@ mod tests {
         store: Faulty<Memory>,
         leads: watch::Sender<bool>,
         cluster: watch::Sender<Arc<Cluster>>,
+        complaints: watch::Sender<Vec<Complaint>>,
     }
 
     async fn fixture(leads: bool) -> Fixture {
@@ -123,10 +154,11 @@ mod tests {
         let invalid = vec![pool.invalid("spec.cidr", "is no CIDR")];
         let (cluster, receiver) = watch::channel(Arc::new(Cluster { invalid, ..Cluster::default() }));
         let (leads, leading) = watch::channel(leads);
-        let (_, of_bgp) = watch::channel(Vec::new());
+        let (complaints, of_bgp) = watch::channel(Vec::new());
         let door = Arc::new(store.clone());
-        tokio::spawn(Reporter { store: door, cluster: receiver, of_bgp, leads: leading }.run());
-        Fixture { memory, store, leads, cluster }
+        let node = "n2".parse().unwrap();
+        tokio::spawn(Reporter { node, store: door, cluster: receiver, of_bgp, leads: leading }.run());
+        Fixture { memory, store, leads, cluster, complaints }
     }
 
     #[tokio::test(start_paused = true)]
@@ -143,6 +175,37 @@ mod tests {
         fixture.cluster.send_replace(Arc::default());
         tokio::time::sleep(REPEAT * 2).await;
         assert_eq!(fixture.memory.reports().len(), 2, "it was mended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_concerns_no_leader_is_told_by_the_first_node_that_it_concerns() {
+        let fixture = fixture(false).await;
+        let peer = |name: &str, spec: serde_json::Value| Object::new(Kind::BGPPeer, name, &spec);
+        let objects = [
+            peer("ours", json!({"node": "n2", "peerIP": "10.0.0.1", "asNumber": 1})),
+            peer("first", json!({"nodeSelector": "rack == '2'", "peerIP": "10.0.0.1", "asNumber": 1})),
+            peer("second", json!({"nodeSelector": "all()", "peerIP": "10.0.0.1", "asNumber": 1})),
+            peer("everybodys", json!({"peerIP": "10.0.0.1", "asNumber": 1})),
+        ];
+        let node = |name: &str, rack: &str| {
+            let mut node = Node::new(name.parse().unwrap());
+            node.labels.insert("rack".into(), rack.into());
+            (name.to_owned(), Arc::new(node))
+        };
+        let mut cluster =
+            Cluster { nodes: Arc::new([node("n1", "1"), node("n2", "2")].into()), ..Cluster::default() };
+        let mut complaints = Vec::new();
+        for object in objects {
+            let read = manx_model::BgpPeer::from_object(&object).unwrap();
+            Arc::make_mut(&mut cluster.peers).insert(object.key(), Arc::new(read));
+            complaints.push(Complaint::new(Kind::BGPPeer, object.key(), "is wrong"));
+            fixture.memory.create(object).await.unwrap();
+        }
+        fixture.cluster.send_replace(Arc::new(cluster));
+        fixture.complaints.send_replace(complaints);
+        tokio::time::sleep(REPEAT / 2).await;
+        let told: Vec<String> = fixture.memory.reports().iter().map(|(object, _)| object.key()).collect();
+        assert_eq!(told, ["ours", "first"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use manx_bgp::session::Password;
 use manx_bgp::speaker::{Change, PeerStatus, SpeakerConfig};
 use manx_bgp_driver::{Bgp, ListenerStatus, Shutdown, Transport};
-use manx_model::{Asn, Complaint, NodeName};
+use manx_model::{Asn, Complaint, Kind, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
@@ -70,8 +70,9 @@ impl RouteLoop {
     /// Runs until it is stopped; then rests, so that nobody takes its end for a failure.
     pub async fn run(mut self, transport: Arc<dyn Transport>, seed: u64) {
         let mut seen = Arc::clone(&self.cluster.borrow_and_update());
-        let mut current = self.peering(&seen, None);
+        let mut current = self.peering(&seen);
         let listen = SocketAddr::new(self.address.into(), current.listen_port);
+        self.complain(&current, listen.port());
         let mut bgp = Bgp::new(transport, self.speaker(&current), Some(listen), seed);
         bgp.originate(self.originations(&seen));
         loop {
@@ -94,7 +95,8 @@ impl RouteLoop {
                     }
                     let before = std::mem::replace(&mut seen, cluster);
                     if !same_for_peering(&before, &seen) {
-                        let wanted = self.peering(&seen, Some(listen.port()));
+                        let wanted = self.peering(&seen);
+                        self.complain(&wanted, listen.port());
                         if wanted != current {
                             bgp.configure(self.speaker(&wanted));
                             current = wanted;
@@ -104,7 +106,10 @@ impl RouteLoop {
                         bgp.originate(self.originations(&seen));
                     }
                 }
-                Ok(()) = self.passwords.changed() => bgp.configure(self.speaker(&current)),
+                Ok(()) = self.passwords.changed() => {
+                    bgp.configure(self.speaker(&current));
+                    self.complain(&current, listen.port());
+                }
                 Ok(()) = self.blocks.changed() => {
                     bgp.configure(self.speaker(&current));
                     bgp.originate(self.originations(&seen));
@@ -115,7 +120,7 @@ impl RouteLoop {
         }
     }
 
-    fn peering(&self, cluster: &Cluster, listening: Option<u16>) -> Peering {
+    fn peering(&self, cluster: &Cluster) -> Peering {
         let peering = peering(&Facts {
             node: &self.node,
             address: self.address,
@@ -126,15 +131,21 @@ impl RouteLoop {
             filters: &cluster.filters,
             pools: &cluster.pools,
         });
-        let port = peering.listen_port;
-        let late = listening.filter(|listening| *listening != port).map(|listening| {
-            format!("BGPConfiguration default: listenPort {port} waits for a restart of this agent, which is on {listening}")
-        });
-        self.problems.set("bgp", peering.complaints.iter().map(ToString::to_string).chain(late));
-        latest::set(&self.complaints, peering.complaints.clone());
         let passwords = peering.peers.values().filter_map(|peer| peer.password.clone());
         latest::set(&self.passwords_wanted, passwords.collect());
         peering
+    }
+
+    /// Tells what is wrong with the objects, and what they ask for in vain.
+    fn complain(&mut self, peering: &Peering, listening: u16) {
+        let missing = missing_passwords(peering, &self.passwords.borrow_and_update());
+        let complaints: Vec<Complaint> = peering.complaints.iter().cloned().chain(missing).collect();
+        let port = peering.listen_port;
+        let late = (listening != port).then(|| {
+            format!("BGPConfiguration default: listenPort {port} waits for a restart of this agent, which is on {listening}")
+        });
+        self.problems.set("bgp", complaints.iter().map(ToString::to_string).chain(late));
+        latest::set(&self.complaints, complaints);
     }
 
     /// What this node announces: its blocks, what it borrowed, and services.
@@ -211,6 +222,21 @@ fn same_for_services(before: &Cluster, after: &Cluster) -> bool {
         && Arc::ptr_eq(&before.bgp_configurations, &after.bgp_configurations)
         && Arc::ptr_eq(&before.services, &after.services)
         && Arc::ptr_eq(&before.endpoint_slices, &after.endpoint_slices)
+}
+
+/// One for each object that asks for a password which cannot be had.
+fn missing_passwords(peering: &Peering, passwords: &Passwords) -> BTreeSet<Complaint> {
+    let missing = peering.peers.values().filter_map(|peer| {
+        let Password::Missing(reason) = passwords.get(peer.password.as_ref()?)? else { return None };
+        let reason = format!("{reason}; the sessions that need it are down");
+        Some(match &peer.object {
+            Some(name) => Complaint::new(Kind::BGPPeer, name, format!("spec.password: {reason}")),
+            None => {
+                Complaint::new(Kind::BGPConfiguration, "default", format!("spec.nodeMeshPassword: {reason}"))
+            }
+        })
+    });
+    missing.collect()
 }
 
 fn describe(status: &manx_bgp_driver::Status) -> status::Bgp {

@@ -22,7 +22,15 @@ pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<Complaint> {
 
 /// Each field of a FelixConfiguration that asks for something, and has no effect.
 pub fn of_felix(name: &str, spec: &FelixConfigurationSpec) -> Vec<Complaint> {
-    let fields = spec.not_acted_on().into_iter();
+    // Read, but so far only the agent's environment decides about them.
+    let read = [
+        (spec.interface_prefix.is_some(), "interfacePrefix"),
+        (spec.ipip_enabled.is_some(), "ipipEnabled"),
+        (spec.ipip_mtu.is_some(), "ipipMTU"),
+        (spec.ip_forwarding.is_some(), "ipForwarding"),
+    ];
+    let read = read.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field);
+    let fields = read.chain(spec.not_acted_on());
     fields.map(|field| Complaint::not_supported(Kind::FelixConfiguration, name, field)).collect()
 }
 
@@ -30,6 +38,15 @@ pub fn of_felix(name: &str, spec: &FelixConfigurationSpec) -> Vec<Complaint> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn what_only_the_environment_decides_is_said_to_have_no_effect_in_a_felix_configuration() {
+        let spec = json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "natPortRange": "1:2", "floatingIPs": "Disabled"});
+        let object = Object::new(Kind::FelixConfiguration, "default", &spec);
+        let said = of_felix("default", &FelixConfigurationSpec::from_object(&object).0);
+        let fields: Vec<_> = said.iter().map(|said| said.message.split(' ').next().unwrap()).collect();
+        assert_eq!(fields, ["ipipMTU", "ipForwarding", "natPortRange"]);
+    }
 
     fn named(spec: Value) -> Vec<String> {
         let object = Object::new(Kind::IPPool, "p", &spec);

@@ -25,7 +25,11 @@ impl Only {
             Self::Key(key) => *key == object.key(),
             Self::Node(node) => match object.kind {
                 Kind::Node => object.name() == node.as_str(),
-                Kind::BlockAffinity | Kind::CalicoNodeStatus => object.spec["node"] == node.as_str(),
+                Kind::BlockAffinity => object.spec["node"] == node.as_str(),
+                // One that names no node is everybody's: somebody must say what is wrong with it.
+                Kind::CalicoNodeStatus => {
+                    object.spec["node"].as_str().is_none_or(|asked| asked == node.as_str())
+                }
                 Kind::Pod => object.spec["nodeName"] == node.as_str(),
                 _ => true,
             },

@@ -59,9 +59,9 @@ fn hash(name: &str) -> u64 {
 }
 
 /// The pools that can be used together, in the order of their names, and those that cannot: of pools with addresses in
-/// common the first by name is used, and each other one is refused with that one's name.
-pub fn check_overlaps(mut pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
-    pools.sort_by(|a, b| a.name.cmp(&b.name));
+/// common the first is used, and each other one is refused with that one's name. So the older ones come first: a new
+/// pool must not put one out of use that pods live on.
+pub fn check_overlaps(pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
     let (mut usable, mut refused) = (Vec::<IpPool>::new(), Vec::new());
     for pool in pools {
         let overlaps = |other: &&IpPool| other.cidr.contains(&pool.cidr) || pool.cidr.contains(&other.cidr);
@@ -78,6 +78,7 @@ pub fn check_overlaps(mut pools: Vec<IpPool>) -> (Vec<IpPool>, Vec<Invalid>) {
             }),
         }
     }
+    usable.sort_by(|a, b| a.name.cmp(&b.name));
     (usable, refused)
 }
 
@@ -132,11 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_overlapping_pools_the_first_by_name_is_used_and_the_other_names_it() {
+    fn of_two_overlapping_pools_the_first_is_used_and_the_other_names_it() {
         let pools = vec![
+            pool("b", "10.0.0.0/16", 26),
+            pool("a", "10.1.0.0/16", 26),
             pool("c", "10.0.0.0/24", 26),
-            pool("b", "10.1.0.0/16", 26),
-            pool("a", "10.0.0.0/16", 26),
             pool("d", "10.0.0.0/8", 26),
         ];
         let (usable, refused) = check_overlaps(pools);
@@ -145,8 +146,8 @@ mod tests {
         assert_eq!(
             refused,
             [
-                "IPPool c: spec.cidr: 10.0.0.0/24 overlaps 10.0.0.0/16 of IPPool a, which is used; delete one of the two",
-                "IPPool d: spec.cidr: 10.0.0.0/8 overlaps 10.0.0.0/16 of IPPool a, which is used; delete one of the two",
+                "IPPool c: spec.cidr: 10.0.0.0/24 overlaps 10.0.0.0/16 of IPPool b, which is used; delete one of the two",
+                "IPPool d: spec.cidr: 10.0.0.0/8 overlaps 10.0.0.0/16 of IPPool b, which is used; delete one of the two",
             ]
         );
     }

@@ -34,6 +34,7 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
     }
     tasks.spawn(
         Reporter {
+            node: config.node.clone(),
             store: store(),
             cluster: cluster(),
             of_bgp: feeds.complaints.subscribe(),

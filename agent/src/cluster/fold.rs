@@ -10,10 +10,11 @@ use manx_model::{
     FelixConfigurationSpec, Invalid, IpPool, IpReservation, IpamConfigSpec, Kind, Namespace, Node, NodeName,
     NodeStatusSpec, Object, Pod, Service,
 };
+use serde_json::Value;
 
-use super::Cluster;
 use super::table::{Read, Table};
-use crate::unsupported;
+use super::{Cluster, misplaced};
+use crate::{demand, unsupported};
 
 /// The kinds that every agent watches. Blocks and handles are not among them: an agent knows its own.
 const ALWAYS: [Kind; 12] = [
@@ -65,6 +66,14 @@ pub struct Fold {
 struct UsablePool {
     object: Object,
     pool: IpPool,
+}
+
+impl UsablePool {
+    /// When it was made, as Kubernetes writes it: a text that sorts as time does. Files do not say.
+    fn made(&self) -> &str {
+        let at = self.object.metadata.rest.get("creationTimestamp");
+        at.and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -126,9 +135,17 @@ impl Fold {
             Kind::Node => self.take_node(event),
             Kind::IPPool => self.take_pool(event),
             Kind::IPReservation => {
-                self.reservations.take(event, |object| usable(IpReservation::from_object(&object)));
+                self.reservations.take(event, |object| {
+                    let (reservation, mut refused) = IpReservation::from_object(&object);
+                    refused.extend(misplaced::fields(&object, &["reservedCIDRs"]));
+                    usable((reservation, refused))
+                });
             }
-            Kind::IPAMConfig => self.ipam.take(event, |object| usable(IpamConfigSpec::from_object(&object))),
+            Kind::IPAMConfig => self.ipam.take(event, |object| {
+                let (spec, mut refused) = IpamConfigSpec::from_object(&object);
+                refused.extend(misplaced::unknown(&object, &spec.rest));
+                usable((spec, refused))
+            }),
             Kind::BGPConfiguration => {
                 self.bgp.take(event, |object| usable(BgpConfigurationSpec::from_object(&object)));
             }
@@ -140,16 +157,23 @@ impl Fold {
                 self.felix.take(event, |object| usable(FelixConfigurationSpec::from_object(&object)));
             }
             Kind::ClusterInformation => {
-                self.information.take(event, |object| usable(ClusterInformationSpec::from_object(&object)));
+                self.information.take(event, |object| information(&object));
             }
-            Kind::CalicoNodeStatus => {
-                self.node_statuses.take(event, |object| strict(NodeStatusSpec::from_object(&object)));
-            }
+            Kind::CalicoNodeStatus => self.node_statuses.take(event, |object| node_status(&object)),
             Kind::BlockAffinity => self.affinities.take(event, whole),
-            Kind::Pod => self.pods.take(event, |object| (Some(Pod::from_object(&object)), Vec::new())),
-            Kind::Namespace => {
-                self.namespaces.take(event, |object| (Some(Namespace::from_object(&object)), Vec::new()));
-            }
+            Kind::Pod => self.pods.take(event, |object| {
+                let pod = Pod::from_object(&object);
+                let refused = match pod.finished || pod.host_network {
+                    true => Vec::new(),
+                    false => demand::refused(&object, &pod.annotations),
+                };
+                (Some(pod), refused)
+            }),
+            Kind::Namespace => self.namespaces.take(event, |object| {
+                let namespace = Namespace::from_object(&object);
+                let refused = demand::refused(&object, &namespace.annotations);
+                (Some(namespace), refused)
+            }),
             Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => {}
         }
     }
@@ -175,7 +199,10 @@ impl Fold {
             Err(invalid) => (None, vec![invalid]),
         });
         let known = self.pools.values();
-        let (usable, overlapping) = check_overlaps(known.values().map(|pool| pool.pool.clone()).collect());
+        let mut by_age: Vec<&UsablePool> = known.values().map(|pool| &**pool).collect();
+        by_age.sort_by_key(|pool| (pool.made(), &pool.pool.name));
+        let (usable, overlapping) =
+            check_overlaps(by_age.into_iter().map(|pool| pool.pool.clone()).collect());
         self.derived.pools = Arc::new(usable);
         self.derived.overlapping = overlapping;
         let objects = known.iter().map(|(name, pool)| (name.clone(), pool.object.clone()));
@@ -214,7 +241,24 @@ impl Fold {
 
     fn invalid(&self) -> Vec<Invalid> {
         let of_tables = self.needed().flat_map(|kind| self.state(kind).invalid);
-        of_tables.chain(&self.derived.overlapping).cloned().collect()
+        of_tables.chain(&self.derived.overlapping).cloned().chain(self.misplaced()).collect()
+    }
+
+    /// The objects that nobody looks at, because of their names.
+    fn misplaced(&self) -> Vec<Invalid> {
+        let nodes = self.nodes.values();
+        let of_nodes = [
+            (Kind::BGPConfiguration, self.bgp.values().keys().cloned().collect::<Vec<_>>()),
+            (Kind::FelixConfiguration, self.felix.values().keys().cloned().collect()),
+        ];
+        let of_cluster = [
+            (Kind::IPAMConfig, self.ipam.values().keys().cloned().collect::<Vec<_>>()),
+            (Kind::ClusterInformation, self.information.values().keys().cloned().collect()),
+        ];
+        let of_nodes =
+            of_nodes.into_iter().flat_map(|(kind, names)| misplaced::of_nodes(kind, names, &nodes));
+        let of_cluster = of_cluster.into_iter().flat_map(|(kind, names)| misplaced::of_cluster(kind, names));
+        of_nodes.chain(of_cluster).collect()
     }
 
     /// What the objects ask for in vain.
@@ -223,7 +267,13 @@ impl Fold {
         let of_pools = pools.values().flat_map(|pool| unsupported::of_pool(&pool.object, &pool.pool));
         let felix = self.felix.values();
         let of_felix = felix.iter().flat_map(|(name, spec)| unsupported::of_felix(name, spec));
-        of_pools.chain(of_felix).collect()
+        let (pods, namespaces, usable) = (self.pods.values(), self.namespaces.values(), &self.derived.pools);
+        let living = pods.iter().filter(|(_, pod)| !pod.finished && !pod.host_network);
+        let of_pods = living.flat_map(|(key, pod)| demand::in_vain(Kind::Pod, key, &pod.annotations, usable));
+        let of_namespaces = namespaces
+            .iter()
+            .flat_map(|(name, space)| demand::in_vain(Kind::Namespace, name, &space.annotations, usable));
+        of_pools.chain(of_felix).chain(of_pods).chain(of_namespaces).collect()
     }
 
     fn state(&self, kind: Kind) -> State<'_> {
@@ -272,6 +322,24 @@ fn usable<T>((value, refused): (T, Vec<Invalid>)) -> Read<T> {
 fn strict<T>(read: Result<T, Invalid>) -> Read<T> {
     match read {
         Ok(value) => (Some(value), Vec::new()),
+        Err(invalid) => (None, vec![invalid]),
+    }
+}
+
+/// A mistake must not lock the datastore of a whole cluster: what was said last stays in force.
+fn information(object: &Object) -> Read<ClusterInformationSpec> {
+    match ClusterInformationSpec::from_object(object) {
+        (spec, refused) if refused.is_empty() => (Some(spec), refused),
+        (_, refused) => (None, refused),
+    }
+}
+
+fn node_status(object: &Object) -> Read<NodeStatusSpec> {
+    match NodeStatusSpec::from_object(object) {
+        Ok(spec) => {
+            let refused = misplaced::unknown(object, &spec.rest);
+            (Some(spec), refused)
+        }
         Err(invalid) => (None, vec![invalid]),
     }
 }
@@ -332,6 +400,55 @@ mod tests {
         assert_eq!(cluster.pools.len(), 2);
         let [refused] = &cluster.invalid[..] else { panic!("{:?}", cluster.invalid) };
         assert!(refused.name == "b" && refused.reason.contains('a'), "{refused}");
+    }
+
+    #[test]
+    fn a_new_pool_does_not_put_an_older_one_out_of_use() {
+        let made = |name: &str, cidr: &str, at: &str| {
+            let mut pool = pool(name, cidr);
+            pool.metadata.rest.insert("creationTimestamp".into(), at.into());
+            (Kind::IPPool, Event::Object(pool))
+        };
+        let fold = in_sync([
+            made("old", "10.0.0.0/16", "2026-01-01T00:00:00Z"),
+            made("a-new", "10.0.0.0/17", "2026-01-01T00:00:01Z"),
+        ]);
+        let cluster = fold.cluster();
+        assert_eq!((cluster.pools[0].name.as_str(), cluster.invalid[0].name.as_str()), ("old", "a-new"));
+    }
+
+    #[test]
+    fn a_mistake_in_the_cluster_information_locks_nothing_that_was_not_locked() {
+        let said = |ready: serde_json::Value| {
+            let spec = json!({"datastoreReady": ready});
+            (Kind::ClusterInformation, Event::Object(Object::new(Kind::ClusterInformation, "default", &spec)))
+        };
+        let cluster = in_sync([said(json!(true)), said(json!("yes"))]).cluster();
+        assert!(!cluster.information.unwrap().is_locked());
+        assert_eq!(cluster.invalid[0].field, "spec.datastoreReady");
+        assert!(in_sync([said(json!(false))]).cluster().information.unwrap().is_locked());
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_wrongly_or_in_vain_is_said_until_it_has_ended() {
+        let pod = |phase: &str| {
+            let mut pod = Object::new_in(Kind::Pod, "default", "p", &json!({}));
+            pod.rest.insert("status".into(), json!({"phase": phase}));
+            for (key, value) in [("hwAddr", "none"), ("ipv4pools", r#"["nowhere"]"#), ("floatingIPs", "x")] {
+                pod.metadata.annotations.insert(format!("cni.projectcalico.org/{key}"), value.into());
+            }
+            (Kind::Pod, Event::Object(pod))
+        };
+        let cluster = in_sync([pod("Running")]).cluster();
+        assert!(
+            cluster.invalid[0]
+                .to_string()
+                .contains("Pod default/p: metadata.annotations: cni.projectcalico.org/hwAddr")
+        );
+        let said: Vec<String> = cluster.without_effect.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|said| said.contains("\"nowhere\"")) && said.len() == 2, "{said:?}");
+        let cluster = in_sync([pod("Running"), pod("Succeeded")]).cluster();
+        assert_eq!((cluster.invalid.len(), cluster.without_effect.len()), (0, 0));
     }
 
     #[test]

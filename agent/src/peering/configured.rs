@@ -9,6 +9,14 @@ use super::{Candidate, Draft, PeerKind, too_long};
 
 pub(super) fn add(draft: &mut Draft<'_>) {
     let objects = draft.view.facts.peers;
+    for object in objects.values() {
+        if let PeeringNodes::One(node) = &object.nodes
+            && !draft.view.facts.nodes.contains_key(node.as_str())
+        {
+            let message = format!("spec.node: there is no Node {node}");
+            draft.complaints.push(Complaint::new(Kind::BGPPeer, &object.name, message));
+        }
+    }
     let ours = |kind: PeerKind| {
         let of_kind =
             move |object: &&BgpPeer| (object.nodes == PeeringNodes::All) == (kind == PeerKind::Global);

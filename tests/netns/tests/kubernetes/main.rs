@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod basics;
+mod bgp;
 mod calico;
 mod mixed;
 mod outage;
@@ -13,3 +14,4 @@ mod races;
 mod rights;
 mod stored;
 mod support;
+mod wrong;
