@@ -4,7 +4,6 @@
 mod nodes;
 mod passwords;
 mod policy;
-mod reflectors;
 mod services;
 mod tor;
 
@@ -36,19 +35,6 @@ fn session(cluster: &Cluster, node: &str, address: &str) -> Result<Value> {
     let peers = status["bgp"]["peers"].as_array().cloned().unwrap_or_default();
     let found = peers.iter().find(|peer| peer["address"] == address).cloned();
     found.with_context(|| format!("{node} has no peer {address}: {peers:?}"))
-}
-
-/// The addresses with which a node has sessions, all of them up.
-fn peers(cluster: &Cluster, node: &str) -> Result<Vec<String>> {
-    let status = cluster.status(node)?;
-    let peers = status["bgp"]["peers"].as_array().cloned().unwrap_or_default();
-    let mut addresses = Vec::new();
-    for peer in peers {
-        ensure!(peer["state"] == "Established", "{node}: {peer}");
-        addresses.push(peer["address"].as_str().unwrap_or_default().to_owned());
-    }
-    addresses.sort();
-    Ok(addresses)
 }
 
 /// A pod of a pool: its namespace, which has the pool's name, asks for it.

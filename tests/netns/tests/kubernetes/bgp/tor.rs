@@ -12,7 +12,12 @@ use crate::support::SOON;
 pub(super) fn heard(lab: &Lab, prefix: &str) -> Result<BTreeMap<String, String>> {
     let mut heard: BTreeMap<String, String> = BTreeMap::new();
     let mut from = String::new();
-    for line in lab.bird(&format!("show route {prefix} all"))?.lines() {
+    let shown = match lab.bird(&format!("show route {prefix} all")) {
+        // What nobody tells is an error to birdc.
+        Err(error) if format!("{error:#}").contains("Network not found") => return Ok(heard),
+        shown => shown?,
+    };
+    for line in shown.lines() {
         // 192.168.7.0/26       unicast [node1 12:00:00.123] * (100) [AS64512i]
         if let Some((_, rest)) = line.split_once("unicast [") {
             from = rest.split(' ').next().unwrap_or_default().to_owned();
