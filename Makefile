@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test test-core sim bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,10 @@ sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
 bench-cni: setup $(if $(findstring kubernetes,$(BENCH)),kubernetes) build ## What ADD and DEL cost, beside ptp + host-local (root; BENCH='--datastore kubernetes')
 	cargo build --release -p manx-bench-cni
 	@$(TARGET)/release/bench-cni $(BENCH)
+
+bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 nodes (BENCH='--sizes 1,10')
+	cargo build --release -p manx-bench-api
+	@$(TARGET)/release/bench-api $(BENCH)
 
 build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab

@@ -7,7 +7,7 @@ mod policy;
 mod services;
 mod tor;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use manx_lab::Cluster;
 use serde_json::Value;
 
