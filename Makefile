@@ -30,7 +30,7 @@ bench-cni: setup $(if $(findstring kubernetes,$(BENCH)),kubernetes) build ## Wha
 	cargo build --release -p manx-bench-cni
 	@$(TARGET)/release/bench-cni $(BENCH)
 
-bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 nodes (BENCH='--sizes 1,10')
+bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 nodes (BENCH='--nodes 1,10')
 	cargo build --release -p manx-bench-api
 	@$(TARGET)/release/bench-api $(BENCH)
 
