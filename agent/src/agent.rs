@@ -35,7 +35,8 @@ use crate::cluster::{self, Cluster};
 use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
-use crate::node_loop::NodeReport;
+use crate::metrics::Metrics;
+use crate::node_loop::{Beat, NodeReport};
 use crate::node_status::Answerer;
 use crate::pods::Pods;
 use crate::problems::Problems;
@@ -128,6 +129,12 @@ pub struct Feeds {
     pub converged: watch::Sender<bool>,
     /// Where the route loop takes questions, once it runs.
     pub questions: watch::Sender<Option<mpsc::Sender<Question>>>,
+    /// Where the node loop is asked whether it still turns, once it runs.
+    pub beats: watch::Sender<Option<mpsc::Sender<Beat>>>,
+    /// What the collector counted last, on the node that leads.
+    pub ipam: watch::Sender<Option<Arc<manx_ipam::Metrics>>>,
+    /// What is counted as it happens.
+    pub metrics: Metrics,
     /// Our pods.
     pub endpoints: Endpoints,
     /// What is wrong.

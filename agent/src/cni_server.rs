@@ -13,8 +13,9 @@ use manx_cni::{CniError, Code, Reply, Request, spool, wire};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::metrics::Metrics;
 use crate::pods::Pods;
 
 /// A plugin sends its request at once, or it is no plugin of ours.
@@ -35,6 +36,8 @@ pub struct CniServer {
     pub not_ready: watch::Receiver<NotReady>,
     /// Where plugins leave DELs that no agent took.
     pub spool: PathBuf,
+    /// Told how long each answer took.
+    pub metrics: Metrics,
 }
 
 /// Opens a socket that only root may use, in place of one that a killed agent left.
@@ -82,7 +85,7 @@ impl CniServer {
     async fn serve(&self, mut stream: UnixStream) {
         let request = timeout(REQUEST_LIMIT, read_request(&stream)).await;
         let reply = match request.unwrap_or(Err(ProtocolError::TimedOut)) {
-            Ok((request, netns)) => self.answer(request, netns).await,
+            Ok((request, netns)) => self.answer_counted(request, netns).await,
             // Somebody looked whether the socket is there.
             Err(ProtocolError::Closed) => return,
             Err(error) => {
@@ -94,6 +97,17 @@ impl CniServer {
         if let Err(error) = sent.unwrap_or(Err(ProtocolError::TimedOut)) {
             tracing::warn!("the CNI plugin did not take its answer: {error}");
         }
+    }
+
+    async fn answer_counted(&self, request: Request, netns: Option<OwnedFd>) -> Reply {
+        let (began, verb) = (Instant::now(), verb(&request.command));
+        let reply = self.answer(request, netns).await;
+        let code = match &reply {
+            Reply::Error(error) => error.code.0,
+            Reply::Attached(_) | Reply::Done => 0,
+        };
+        self.metrics.answered(verb, code, began.elapsed());
+        reply
     }
 
     async fn answer(&self, request: Request, netns: Option<OwnedFd>) -> Reply {
@@ -153,6 +167,16 @@ pub async fn drain_spool(directory: &Path, pods: &Pods) {
                 Err(error) => tracing::warn!("{} cannot be removed: {error}", path.display()),
             },
         }
+    }
+}
+
+fn verb(command: &Command) -> &'static str {
+    match command {
+        Command::Add(_) => "ADD",
+        Command::Check { .. } => "CHECK",
+        Command::Del(_) => "DEL",
+        Command::Gc { .. } => "GC",
+        Command::Status => "STATUS",
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use manx_datastore::Datastore;
-use manx_ipam::{Action, Collector, DEFAULT_GRACE, Error};
+use manx_ipam::{Action, Collector, DEFAULT_GRACE, Error, Metrics};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -29,6 +29,8 @@ pub struct Collecting {
     pub cluster: watch::Receiver<Arc<Cluster>>,
     /// Whether this node leads.
     pub leads: watch::Receiver<bool>,
+    /// Told what was counted, while this node leads.
+    pub counted: watch::Sender<Option<Arc<Metrics>>>,
     /// The time of day.
     pub wall_clock: fn() -> SystemTime,
     /// What is wrong.
@@ -55,6 +57,7 @@ impl Collecting {
                 }
             }
             self.problems.set("collector", None);
+            self.counted.send_replace(None);
         }
     }
 
@@ -74,6 +77,7 @@ impl Collecting {
                 tracing::info!("collected: {action}");
             }
         }
+        self.counted.send_replace(Some(Arc::new(collector.metrics(census.observed()))));
         Ok(())
     }
 }
@@ -125,6 +129,7 @@ mod tests {
                 store: Arc::new(store.clone()),
                 cluster,
                 leads: leading,
+                counted: watch::Sender::default(),
                 wall_clock: clock,
                 problems: Problems::default(),
             }

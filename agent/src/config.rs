@@ -100,6 +100,18 @@ pub struct FelixEnvironment {
     pub interface_prefix: Option<String>,
     /// Whether `net.ipv4.ip_forward` is switched on.
     pub ip_forwarding: Option<bool>,
+    /// Whether probes are answered.
+    pub health_enabled: Option<bool>,
+    /// Where.
+    pub health_host: Option<String>,
+    /// On which TCP port.
+    pub health_port: Option<u16>,
+    /// Whether metrics are told.
+    pub metrics_enabled: Option<bool>,
+    /// Where.
+    pub metrics_host: Option<String>,
+    /// On which TCP port.
+    pub metrics_port: Option<u16>,
 }
 
 /// Something about the configuration that the operator should know, and that stops nothing.
@@ -238,6 +250,12 @@ impl FelixEnvironment {
             ipip_enabled: reader.parse("FELIX_IPINIPENABLED", parse::felix_bool),
             interface_prefix: reader.parse("FELIX_INTERFACEPREFIX", parse::prefix),
             ip_forwarding: reader.parse("FELIX_IPFORWARDING", parse::enabled),
+            health_enabled: reader.parse("FELIX_HEALTHENABLED", parse::felix_bool),
+            health_host: reader.text("FELIX_HEALTHHOST").map(str::to_owned),
+            health_port: reader.parse("FELIX_HEALTHPORT", parse::port),
+            metrics_enabled: reader.parse("FELIX_PROMETHEUSMETRICSENABLED", parse::felix_bool),
+            metrics_host: reader.text("FELIX_PROMETHEUSMETRICSHOST").map(str::to_owned),
+            metrics_port: reader.parse("FELIX_PROMETHEUSMETRICSPORT", parse::port),
         }
     }
 }

@@ -14,13 +14,14 @@ use manx_felix::{
     RemoteNode, Snapshot, Sweep, TunnelFacts, desired, plan,
 };
 use manx_model::{InterfaceAddress, NodeName};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
 use crate::endpoints::Endpoints;
 use crate::latest;
+use crate::metrics::Metrics;
 use crate::problems::Problems;
 use crate::publish::Publication;
 use crate::remote::Remote;
@@ -62,9 +63,16 @@ pub struct NodeLoop {
     pub publication: watch::Sender<Publication>,
     /// What the last turn saw and did.
     pub report: watch::Sender<NodeReport>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Somebody wants to know whether the loop still turns.
+    pub beats: mpsc::Receiver<Beat>,
     /// What is wrong.
     pub problems: Problems,
 }
+
+/// Answered by a loop that has not come to a stop.
+pub type Beat = oneshot::Sender<()>;
 
 /// What the last turn of the loop saw and did; for `manx status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +85,8 @@ pub struct NodeReport {
     pub tunnel: Option<Ipv4Addr>,
     /// Routes that were written or deleted since the start.
     pub written: u64,
+    /// Routes of ours in the kernel, as the last turn found them.
+    pub routes: usize,
 }
 
 /// What one turn came to.
@@ -135,7 +145,11 @@ impl NodeLoop {
         let routes = plan(&wanted, snapshot, sweep);
         let written = routes.len();
         let operations: Vec<Operation> = tunnel.operation.clone().into_iter().chain(routes).collect();
+        let began = Instant::now();
         let answers = self.kernel.apply(operations.clone()).await;
+        if !operations.is_empty() {
+            self.metrics.applied(began.elapsed(), answers.iter().filter(|answer| answer.is_err()).count());
+        }
         let (of_tunnel, of_routes) = answers.split_at(usize::from(tunnel.operation.is_some()));
         if let [Err(error)] = of_tunnel {
             lifecycle.failed(Instant::now().into_std(), error.clone());
@@ -147,6 +161,7 @@ impl NodeLoop {
             report.paths = wanted.paths;
             report.tunnel = self.publication.borrow().tunnel;
             report.written += written as u64;
+            report.routes = snapshot.ours().count();
         });
         Turn {
             changed: !operations.is_empty(),
@@ -245,15 +260,19 @@ impl NodeLoop {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            changed = self.cluster.changed() => changed.is_ok(),
-            changed = self.blocks.changed() => changed.is_ok(),
-            changed = self.tunnel_address.changed() => changed.is_ok(),
-            changed = self.converged.changed() => changed.is_ok(),
-            () = self.paths.ready() => true,
-            () = self.kernel.changed() => true,
-            () = alarm => true,
+        tokio::pin!(alarm);
+        loop {
+            tokio::select! {
+                biased;
+                Some(beat) = self.beats.recv() => drop(beat.send(())),
+                changed = self.cluster.changed() => return changed.is_ok(),
+                changed = self.blocks.changed() => return changed.is_ok(),
+                changed = self.tunnel_address.changed() => return changed.is_ok(),
+                changed = self.converged.changed() => return changed.is_ok(),
+                () = self.paths.ready() => return true,
+                () = self.kernel.changed() => return true,
+                () = &mut alarm => return true,
+            }
         }
     }
 }

@@ -22,15 +22,7 @@ pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<Complaint> {
 
 /// Each field of a FelixConfiguration that asks for something, and has no effect.
 pub fn of_felix(name: &str, spec: &FelixConfigurationSpec) -> Vec<Complaint> {
-    // Read, but so far only the agent's environment decides about them.
-    let read = [
-        (spec.interface_prefix.is_some(), "interfacePrefix"),
-        (spec.ipip_enabled.is_some(), "ipipEnabled"),
-        (spec.ipip_mtu.is_some(), "ipipMTU"),
-        (spec.ip_forwarding.is_some(), "ipForwarding"),
-    ];
-    let read = read.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field);
-    let fields = read.chain(spec.not_acted_on());
+    let fields = spec.not_acted_on().into_iter();
     fields.map(|field| Complaint::not_supported(Kind::FelixConfiguration, name, field)).collect()
 }
 
@@ -40,12 +32,12 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn what_only_the_environment_decides_is_said_to_have_no_effect_in_a_felix_configuration() {
+    fn what_a_felix_configuration_asks_for_in_vain_is_named_and_what_is_acted_on_is_not() {
         let spec = json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "natPortRange": "1:2", "floatingIPs": "Disabled"});
         let object = Object::new(Kind::FelixConfiguration, "default", &spec);
         let said = of_felix("default", &FelixConfigurationSpec::from_object(&object).0);
         let fields: Vec<_> = said.iter().map(|said| said.message.split(' ').next().unwrap()).collect();
-        assert_eq!(fields, ["ipipMTU", "ipForwarding", "natPortRange"]);
+        assert_eq!(fields, ["natPortRange"]);
     }
 
     fn named(spec: Value) -> Vec<String> {

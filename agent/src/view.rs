@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use manx_felix::Path;
 use manx_model::InterfaceAddress;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::agent::Feeds;
 use crate::cluster::Cluster;
 use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
-use crate::node_loop::NodeReport;
+use crate::metrics::{self, Metrics, Moment};
+use crate::node_loop::{Beat, NodeReport};
+use crate::probes::{NODE_LOOP, ROUTE_LOOP};
 use crate::problems::Problems;
 use crate::route_loop::Question;
 use crate::status::{Bgp, Pod, Pool, RemotePath, Status};
@@ -28,9 +32,15 @@ pub struct View {
     blocks: watch::Receiver<BTreeSet<IpNet>>,
     address: watch::Receiver<Option<InterfaceAddress>>,
     questions: watch::Receiver<Option<mpsc::Sender<Question>>>,
+    beats: watch::Receiver<Option<mpsc::Sender<Beat>>>,
+    ipam: watch::Receiver<Option<Arc<manx_ipam::Metrics>>>,
+    metrics: Metrics,
     endpoints: Endpoints,
     problems: Problems,
 }
+
+/// A loop that has not answered for this long is stuck.
+const BEAT: Duration = Duration::from_secs(5);
 
 impl View {
     /// A view, and what feeds it.
@@ -44,6 +54,9 @@ impl View {
             address: watch::Sender::default(),
             converged: watch::Sender::default(),
             questions: watch::Sender::default(),
+            beats: watch::Sender::default(),
+            ipam: watch::Sender::default(),
+            metrics: Metrics::default(),
             endpoints: Endpoints::default(),
             problems: Problems::default(),
         };
@@ -55,6 +68,9 @@ impl View {
             blocks: feeds.blocks.subscribe(),
             address: feeds.address.subscribe(),
             questions: feeds.questions.subscribe(),
+            beats: feeds.beats.subscribe(),
+            ipam: feeds.ipam.subscribe(),
+            metrics: feeds.metrics.clone(),
             endpoints: feeds.endpoints.clone(),
             problems: feeds.problems.clone(),
         };
@@ -88,6 +104,46 @@ impl View {
         }
     }
 
+    /// The cluster, as it is and as it changes.
+    pub fn cluster(&self) -> watch::Receiver<Arc<Cluster>> {
+        self.cluster.clone()
+    }
+
+    /// What is wrong now, to add to.
+    pub fn standing(&self) -> Problems {
+        self.problems.clone()
+    }
+
+    /// What is counted as it happens.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// The page that Prometheus reads.
+    pub async fn metrics_page(&self) -> String {
+        let status = self.status().await;
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let ipam = self.ipam.borrow().clone();
+        let moment = Moment {
+            status: &status,
+            answers: cluster.lost.is_none(),
+            routes: self.report.borrow().routes,
+            nodes: cluster.nodes.values().filter(|node| node.address.is_some()).count(),
+            ipam: ipam.as_deref(),
+        };
+        metrics::render(&self.metrics, moment)
+    }
+
+    /// The loops that should turn, and do not. One that has not been started yet is not stuck.
+    pub async fn stuck(&self) -> Vec<&'static str> {
+        let (node, route) = tokio::join!(is_stuck(&self.beats), is_stuck(&self.questions));
+        [(node, NODE_LOOP), (route, ROUTE_LOOP)]
+            .into_iter()
+            .filter(|(stuck, _)| *stuck)
+            .map(|(_, name)| name)
+            .collect()
+    }
+
     /// `None` while there is no speaker to ask: nobody would answer.
     async fn bgp(&self) -> Option<Bgp> {
         let speaker = self.questions.borrow().clone()?;
@@ -115,6 +171,16 @@ impl View {
         let invalid = cluster.invalid.iter().map(|invalid| format!("object: {invalid}"));
         lost.chain(invalid).chain(self.problems.list()).collect()
     }
+}
+
+/// Whether a loop leaves a question without an answer for too long.
+async fn is_stuck<T>(ask: &watch::Receiver<Option<mpsc::Sender<oneshot::Sender<T>>>>) -> bool {
+    let Some(ask) = ask.borrow().clone() else { return false };
+    let answered = async {
+        let (question, answer) = oneshot::channel();
+        ask.send(question).await.is_ok() && answer.await.is_ok()
+    };
+    !timeout(BEAT, answered).await.unwrap_or(false)
 }
 
 fn pool(pool: &manx_model::IpPool) -> Pool {

@@ -23,6 +23,20 @@ pub struct FelixConfigurationSpec {
     /// Whether forwarding is switched on; `Enabled` when absent.
     #[serde(rename = "ipForwarding", deserialize_with = "absent::empty")]
     pub ip_forwarding: Option<crate::Switch>,
+    /// Whether probes are answered; they are not when absent.
+    pub health_enabled: Option<bool>,
+    /// Where probes are answered: an address or a name of this host; `localhost` when absent.
+    #[serde(deserialize_with = "absent::empty")]
+    pub health_host: Option<String>,
+    /// The TCP port where probes are answered; 9099 when absent.
+    pub health_port: Option<u16>,
+    /// Whether metrics are told; they are not when absent.
+    pub prometheus_metrics_enabled: Option<bool>,
+    /// Where metrics are told: an address or a name of this host; all addresses when absent.
+    #[serde(deserialize_with = "absent::empty")]
+    pub prometheus_metrics_host: Option<String>,
+    /// The TCP port where metrics are told; 9091 when absent.
+    pub prometheus_metrics_port: Option<u16>,
     /// All other fields.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -69,9 +83,6 @@ fn is_default(field: &str, value: &Value) -> bool {
         "routeSource" => json!("CalicoIPAM"),
         "ipv4NormalRoutePriority" | "ipv6NormalRoutePriority" => json!(1024),
         "ipv4ElevatedRoutePriority" | "ipv6ElevatedRoutePriority" => json!(512),
-        "healthHost" => json!("localhost"),
-        "healthPort" => json!(9099),
-        "prometheusMetricsPort" => json!(9091),
         "awsSrcDstCheck" => json!("DoNothing"),
         "defaultEndpointToHostAction" => json!("Drop"),
         "logSeverityScreen" => json!("Info"),

@@ -28,7 +28,7 @@ use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
 use crate::tunnel_address;
 
-/// Questions to the route loop that may wait for it; more are answered without it.
+/// Questions to a loop that may wait for it; more are answered without it.
 const QUESTIONS: usize = 8;
 
 /// Paths from the route loop to the node loop.
@@ -148,6 +148,8 @@ impl Assembly {
         paths: Paths,
     ) -> watch::Receiver<Result<u32, String>> {
         let mtu = self.felix.mtu;
+        let (ask, beats) = mpsc::channel(QUESTIONS);
+        self.feeds.beats.send_replace(Some(ask));
         let (pod_mtu, known) = watch::channel(mtu.pod(kernel, self.address.address()));
         let node_loop = NodeLoop {
             node: self.config.node.clone(),
@@ -164,6 +166,8 @@ impl Assembly {
             pod_mtu,
             publication,
             report: self.feeds.report.clone(),
+            metrics: self.feeds.metrics.clone(),
+            beats,
             problems: self.feeds.problems.clone(),
         };
         self.tasks.spawn(node_loop.run());

@@ -24,6 +24,7 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
         store: store(),
         cluster: cluster(),
         leads: leading.clone(),
+        counted: feeds.ipam.clone(),
         wall_clock: doors.wall_clock,
         problems: feeds.problems.clone(),
     };

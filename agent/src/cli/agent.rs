@@ -15,6 +15,7 @@ use crate::agent::{Agent, Doors};
 use crate::cli::store;
 use crate::cni_server::{CniServer, listen};
 use crate::config::{Config, Settings};
+use crate::listening;
 use crate::status;
 
 /// The configuration is wrong: nothing was started, and nothing in the kernel was touched.
@@ -158,6 +159,7 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         pods: agent.pods.clone(),
         not_ready: agent.not_ready.clone(),
         spool: config.spool(),
+        metrics: agent.view.metrics(),
     });
     servers.spawn(Arc::clone(&server).run(cni));
     servers.spawn(server.keep_draining());
@@ -167,6 +169,8 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
         Box::pin(async move { view.status().await })
     });
     servers.spawn(status::serve(questions, source));
+    let problems = agent.view.standing();
+    servers.spawn(listening::keep(config.felix.clone(), agent.view.clone(), problems));
 
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),

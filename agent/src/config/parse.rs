@@ -170,6 +170,11 @@ pub(super) fn startup_bool(text: &str) -> bool {
     !matches!(text.to_ascii_lowercase().as_str(), "false" | "0" | "no" | "n" | "f")
 }
 
+/// A TCP port.
+pub(super) fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().ok().filter(|port| *port != 0).ok_or("it is no TCP port: 1 to 65535")
+}
+
 /// `Enabled` or `Disabled`.
 pub(super) fn enabled(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {

@@ -9,6 +9,7 @@ mod config;
 mod damage;
 mod modes;
 mod pods;
+mod probes;
 mod repair;
 mod restart;
 mod support;
