@@ -45,7 +45,7 @@ pub struct Cluster {
     pub filters: Arc<BTreeMap<String, Arc<BgpFilter>>>,
     /// Services by `namespace/name`, while their addresses are announced.
     pub services: Arc<BTreeMap<String, Arc<Service>>>,
-    /// EndpointSlices by `namespace/name`, while addresses of services are announced.
+    /// EndpointSlices by `namespace/name`, while the announcement of a service follows its pods.
     pub endpoint_slices: Arc<BTreeMap<String, Arc<EndpointSlice>>>,
     /// The FelixConfiguration `default`.
     pub felix: Arc<FelixConfigurationSpec>,

@@ -86,6 +86,21 @@ pub fn complaints(bgp: &BgpConfigurationSpec) -> Vec<Complaint> {
     everything.collect()
 }
 
+/// Whether it matters for an announcement where the pods of a service are. Every node that asks is told of every pod of
+/// every service, so nobody asks who need not know.
+pub fn follows_pods(bgp: &BgpConfigurationSpec, service: &Service) -> bool {
+    if service.cluster_ips.is_empty() {
+        return false;
+    }
+    let mut balanced = listed(&service.load_balancer_ips, &bgp.service_load_balancer_ips);
+    if !service.external_traffic_local {
+        return !aggregates(bgp) && balanced.any(|address| !is_listed_alone(bgp, address));
+    }
+    let mut others = listed(&service.cluster_ips, &bgp.service_cluster_ips)
+        .chain(listed(&service.external_ips, &bgp.service_external_ips));
+    balanced.next().is_some() || others.next().is_some()
+}
+
 /// What the node announces now.
 pub fn announced(facts: &Facts<'_>) -> Announced {
     let mut announced = Announced::new();
@@ -142,11 +157,7 @@ fn singles(facts: &Facts<'_>, ready: &Ready<'_>, key: &str, service: &Service) -
         let here = balanced.chain(others).filter(|address| ready.here(key, *address));
         return here.map(|address| (address, Reason::Local(key.to_owned()))).collect();
     }
-    let alone = |address: IpAddr| {
-        let range = IpNet::from(address);
-        bgp.service_load_balancer_ips.iter().any(|listed| listed.cidr == range)
-    };
-    let reason = |address: IpAddr| match (alone(address), aggregates(bgp)) {
+    let reason = |address: IpAddr| match (is_listed_alone(bgp, address), aggregates(bgp)) {
         (true, _) => Some(Reason::Listed(key.to_owned())),
         (false, false) if ready.anywhere(key, address) => Some(Reason::Single(key.to_owned())),
         _ => None,
@@ -159,6 +170,12 @@ fn singles(facts: &Facts<'_>, ready: &Ready<'_>, key: &str, service: &Service) -
 fn listed(addresses: &[IpAddr], ranges: &[ServiceRange]) -> impl Iterator<Item = IpAddr> {
     let within = |address: &&IpAddr| ranges.iter().any(|range| range.cidr.contains(*address));
     addresses.iter().filter(within).copied()
+}
+
+/// Whether a load balancer's address is a range of its own.
+fn is_listed_alone(bgp: &BgpConfigurationSpec, address: IpAddr) -> bool {
+    let range = IpNet::from(address);
+    bgp.service_load_balancer_ips.iter().any(|listed| listed.cidr == range)
 }
 
 fn aggregates(bgp: &BgpConfigurationSpec) -> bool {

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::table::{Read, Table};
 use super::{Cluster, misplaced};
+use crate::services::follows_pods;
 use crate::{demand, unsupported};
 
 /// The kinds that every agent watches. Blocks and handles are not among them: an agent knows its own.
@@ -31,9 +32,6 @@ const ALWAYS: [Kind; 12] = [
     Kind::Pod,
     Kind::Namespace,
 ];
-
-/// The kinds that are watched while addresses of services are announced.
-const OF_SERVICES: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
 
 /// The name of the objects of which there is one for the cluster.
 const DEFAULT: &str = "default";
@@ -115,8 +113,12 @@ impl Fold {
 
     fn needed(&self) -> impl Iterator<Item = Kind> {
         let filters = self.peers.values().values().any(|peer| !peer.filters.is_empty());
-        let services = self.bgp.get(DEFAULT).is_some_and(|bgp| bgp.announces_services());
-        let sometimes = [(Kind::BGPFilter, filters), (OF_SERVICES[0], services), (OF_SERVICES[1], services)];
+        let announces = self.bgp.get(DEFAULT).filter(|bgp| bgp.announces_services());
+        let pods = announces
+            .as_ref()
+            .is_some_and(|bgp| self.services.values().values().any(|service| follows_pods(bgp, service)));
+        let sometimes =
+            [(Kind::BGPFilter, filters), (Kind::Service, announces.is_some()), (Kind::EndpointSlice, pods)];
         let now = sometimes.into_iter().filter(|(_, needed)| *needed).map(|(kind, _)| kind);
         ALWAYS.into_iter().chain(now)
     }
@@ -470,19 +472,36 @@ mod tests {
     }
 
     #[test]
-    fn services_and_filters_are_watched_only_while_the_objects_ask_for_them() {
-        let has = |fold: &Fold, kind| fold.wanted().iter().any(|(wanted, _)| *wanted == kind);
+    fn services_their_pods_and_filters_are_watched_only_while_the_objects_ask_for_them() {
+        let watched = |fold: &Fold| -> Vec<Kind> {
+            let sometimes = [Kind::BGPFilter, Kind::Service, Kind::EndpointSlice];
+            let wanted = fold.wanted();
+            sometimes.into_iter().filter(|kind| wanted.iter().any(|(wanted, _)| wanted == kind)).collect()
+        };
         let mut fold = in_sync([]);
-        assert!(![Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().any(|kind| has(&fold, *kind)));
-        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
-        fold.take(
-            Kind::BGPConfiguration,
-            Event::Object(Object::new(Kind::BGPConfiguration, "default", &ranges)),
-        );
+        assert_eq!(watched(&fold), []);
         let filtered = json!({"peerIP": "10.0.0.1", "asNumber": 65000, "filters": ["f"]});
         fold.take(Kind::BGPPeer, Event::Object(Object::new(Kind::BGPPeer, "tor", &filtered)));
-        assert!([Kind::Service, Kind::EndpointSlice, Kind::BGPFilter].iter().all(|kind| has(&fold, *kind)));
-        assert!(!fold.cluster().in_sync, "the new kinds have not been listed");
+        assert_eq!(watched(&fold), [Kind::BGPFilter]);
+        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+        let ranges = Object::new(Kind::BGPConfiguration, "default", &ranges);
+        fold.take(Kind::BGPConfiguration, Event::Object(ranges));
+        assert_eq!(watched(&fold), [Kind::BGPFilter, Kind::Service]);
+        for kind in [Kind::BGPFilter, Kind::Service] {
+            assert!(!fold.cluster().in_sync, "{kind} has not been listed");
+            fold.take(kind, Event::Init);
+            fold.take(kind, Event::InSync);
+        }
+        assert!(fold.cluster().in_sync);
+        let service = |policy: &str| {
+            let spec = json!({"clusterIP": "10.96.0.7", "externalTrafficPolicy": policy});
+            Event::Object(Object::new_in(Kind::Service, "default", "s", &spec))
+        };
+        fold.take(Kind::Service, service("Cluster"));
+        assert_eq!(watched(&fold), [Kind::BGPFilter, Kind::Service], "its pods may be anywhere");
+        fold.take(Kind::Service, service("Local"));
+        assert_eq!(watched(&fold), [Kind::BGPFilter, Kind::Service, Kind::EndpointSlice]);
+        assert!(!fold.cluster().in_sync, "where its pods are is not known yet");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use manx_kubernetes::Requests;
+use manx_model::Kind;
 
 use crate::{Bgp, Fleet, Place, cpu};
 
@@ -82,7 +83,7 @@ pub struct Pods {
 pub struct Elsewhere {
     /// Pods that came and went.
     pub pods: usize,
-    /// Requests of all others together, but for the renewal of watches whose time was over.
+    /// Requests of all others together, but for those that time brings: renewals of watches, and looks at the Lease.
     pub calls: usize,
     /// Events which all others together were told, without bookmarks.
     pub news: u64,
@@ -248,14 +249,15 @@ impl Bench<'_> {
 
     fn others(&self) -> Result<Others> {
         let others = || self.fleet.nodes().iter().filter(|(number, _)| **number != self.size);
-        let not_watches = |node: &crate::Node| {
+        let not_by_time = |node: &crate::Node| {
             let calls = node.traffic().calls;
-            calls.iter().filter(|((verb, _), _)| *verb != "watch").map(|(_, count)| count).sum::<u64>()
+            let caused = calls.iter().filter(|((verb, kind), _)| *verb != "watch" && *kind != Kind::Lease);
+            caused.map(|(_, count)| count).sum::<u64>()
         };
         Ok(Others {
             at: Instant::now(),
             cpu: self.far()?,
-            calls: others().map(|(_, node)| not_watches(node)).sum(),
+            calls: others().map(|(_, node)| not_by_time(node)).sum(),
             news: others().map(|(_, node)| node.news()).sum(),
         })
     }

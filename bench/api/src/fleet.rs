@@ -20,7 +20,7 @@ use manx_sim::network::Network;
 use manx_sim::world::Net;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::node::{NAMESPACE, Node, Place};
+use crate::node::{NAMESPACE, Node, Place, await_quiet};
 
 /// For what must happen, but for which no promise of time is made.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -95,7 +95,9 @@ impl Fleet {
             self.nodes.insert(number, node);
             started.push(number);
         }
-        started.into_iter().try_for_each(|number| self.node(number)?.await_started())
+        let started = started.into_iter().map(|number| self.node(number)).collect::<Result<Vec<_>>>()?;
+        started.iter().try_for_each(|node| node.await_started())?;
+        await_quiet(&started)
     }
 
     /// Lets time pass.
@@ -116,7 +118,7 @@ impl Fleet {
     /// # Errors
     /// It never ends.
     pub fn await_quiet(&self) -> Result<()> {
-        self.nodes.values().try_for_each(Node::await_quiet)
+        await_quiet(&self.nodes.values().collect::<Vec<_>>())
     }
 
     /// All nodes whose agents run, by number.

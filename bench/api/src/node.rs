@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use manx::agent::{Agent, Doors};
 use manx::config::{Config, Settings};
 use manx_datastore_kube::{KubeStore, Traffic};
@@ -97,15 +97,7 @@ impl Node {
     /// # Errors
     /// It never ends.
     pub fn await_quiet(&self) -> Result<()> {
-        let now = || (self.traffic().total(), self.news());
-        let (mut last, mut since) = (now(), Instant::now());
-        eventually(SOON, "an agent to be quiet", || {
-            if now() != last {
-                (last, since) = (now(), Instant::now());
-            }
-            ensure!(since.elapsed() >= QUIET, "calls and news are {last:?}");
-            Ok(())
-        })
+        await_quiet(&[self])
     }
 
     pub(crate) fn await_started(&self) -> Result<()> {
@@ -118,8 +110,7 @@ impl Node {
                 ensure!(calls.contains_key(&call), "there was no {call:?} yet");
             }
             Ok(())
-        })?;
-        self.await_quiet()
+        })
     }
 
     /// Whether the agent knows this Pod.
@@ -128,4 +119,24 @@ impl Node {
         let cluster = pods.as_ref().map(|pods| Arc::clone(&pods.objects.cluster.borrow()));
         cluster.is_some_and(|cluster| cluster.pods.contains_key(&format!("{NAMESPACE}/{pod}")))
     }
+}
+
+/// Waits until none of these asks for anything more or is told anything more: for all of them at the same time, or a
+/// thousand would take a thousand seconds.
+pub(crate) fn await_quiet(nodes: &[&Node]) -> Result<()> {
+    let now = || -> Vec<(u64, u64)> {
+        let both = |node: &&Node| (node.traffic().total(), node.news());
+        nodes.iter().map(both).collect()
+    };
+    let (mut last, mut since) = (now(), Instant::now());
+    eventually(SOON, "agents to be quiet", || {
+        let now = now();
+        if now != last {
+            let loud = now.iter().zip(&last).filter(|(now, last)| now != last).count();
+            (last, since) = (now, Instant::now());
+            bail!("{loud} of {} asked or heard something", nodes.len());
+        }
+        ensure!(since.elapsed() >= QUIET, "they have been for {:?}", since.elapsed());
+        Ok(())
+    })
 }

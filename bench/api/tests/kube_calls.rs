@@ -57,6 +57,66 @@ fn a_node_starts_with_thirty_calls_and_twelve_watches_at_most() {
     }
 }
 
+/// Everything for which a node watches more than usual.
+const ALL_AT_ONCE: &str = "
+apiVersion: v1
+kind: Secret
+metadata: {name: bgp, namespace: kube-system}
+stringData: {password: hunter2}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: BGPFilter
+metadata: {name: tor}
+spec: {importV4: [{action: Accept}]}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: BGPPeer
+metadata: {name: tor}
+spec:
+  peerIP: 10.254.0.1
+  asNumber: 65000
+  filters: [tor]
+  password: {secretKeyRef: {name: bgp, key: password}}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {serviceClusterIPs: [{cidr: 0.0.0.0/0}]}
+";
+
+/// A service of which it matters where its pods are.
+const LOCAL: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: local}
+spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}
+";
+
+#[test]
+fn a_node_with_filters_passwords_and_services_has_four_more_watches_at_most_and_hears_of_pods_only_if_it_must()
+ {
+    let mut fleet = Fleet::start(1, Bgp::Mesh).unwrap();
+    fleet.control_plane().apply(ALL_AT_ONCE).unwrap();
+    let begin = mark(&fleet);
+    fleet.run([1], Place::Near).unwrap();
+    let asked = fleet.asked(1, begin).unwrap();
+    println!("{} calls\n{asked}", asked.count());
+    for kind in ["bgpfilters", "secrets", "services"] {
+        assert_eq!(asked.count_of("watch", kind), 1, "{kind}: {asked}");
+    }
+    assert_eq!((watches(&asked), asked.count_of("watch", "endpointslices")), (12 + 3, 0), "{asked}");
+
+    fleet.control_plane().apply(LOCAL).unwrap();
+    eventually(SOON, "the node to ask where pods are", || {
+        let asked = fleet.asked(1, begin)?;
+        ensure!(asked.count_of("watch", "endpointslices") == 1, "{asked}");
+        Ok(())
+    })
+    .unwrap();
+    fleet.await_quiet().unwrap();
+    assert_eq!(watches(&fleet.asked(1, begin).unwrap()), 12 + 4);
+}
+
 #[test]
 fn a_pod_comes_with_four_calls_and_goes_with_three_at_most() {
     for size in SIZES {

@@ -18,6 +18,11 @@ use super::{ExportPolicy, Filter, Interfaces, NodeExport, Operation, PeerType, R
 use crate::rib::Path;
 use crate::wire::{AnyCommunity, Attributes, Community};
 
+/// MULTI_EXIT_DISC of what we have from inside our AS and pass on to another: the node itself says none there, which counts as
+/// 0, and so is preferred. Else a router that peers with all nodes would send through a reflector, as the AS_PATHs are equally
+/// long, and round in a circle where the reflector reaches the node by that very router.
+const DETOUR: u32 = 1;
+
 /// Who is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient {
@@ -167,6 +172,8 @@ pub fn tell(route: Candidate<'_>, to: &Recipient, additions: &Additions<'_>) -> 
     };
     if to.external {
         leave(to, &mut attributes);
+        let from_inside = matches!(route, Candidate::Learned(path, _) if !path.from.external);
+        attributes.med = from_inside.then_some(DETOUR);
     }
     Exported { attributes: Arc::new(attributes), next_hop }
 }
@@ -177,10 +184,10 @@ fn reflect(path: &Path, to: &Recipient, attributes: &mut Attributes) {
     attributes.cluster_list.insert(0, to.cluster_id);
 }
 
-/// RFC 4271 §5.1.2, §5.1.4, §5.1.5; RFC 4456 §8; RFC 4360 §6: what begins and ends at the border of the AS.
+/// RFC 4271 §5.1.2, §5.1.5; RFC 4456 §8; RFC 4360 §6: what begins and ends at the border of the AS.
 fn leave(to: &Recipient, attributes: &mut Attributes) {
     attributes.as_path = attributes.as_path.prepended(to.our_asn);
     attributes.extended_communities.retain(|each| each.transitive());
-    (attributes.med, attributes.local_pref, attributes.originator_id) = (None, None, None);
+    (attributes.local_pref, attributes.originator_id) = (None, None);
     attributes.cluster_list.clear();
 }

@@ -24,6 +24,8 @@ pub enum Rung {
     Med,
     /// Learned from another AS rather than inside ours (d).
     External,
+    /// Said by a reflector that lives, where one that is gone named another origin.
+    Living,
     /// The lower BGP identifier, or ORIGINATOR_ID (f).
     RouterId,
     /// The shorter CLUSTER_LIST (RFC 4456 §9).
@@ -41,6 +43,7 @@ impl std::fmt::Display for Rung {
             Self::Origin => "lower ORIGIN",
             Self::Med => "lower MED",
             Self::External => "eBGP over iBGP",
+            Self::Living => "told by a reflector that lives",
             Self::RouterId => "lower identifier",
             Self::ClusterListLength => "shorter CLUSTER_LIST",
             Self::PeerAddress => "lower peer address",
@@ -65,12 +68,13 @@ pub fn decide(paths: &[Path]) -> Option<(usize, Rung)> {
     left.first().map(|best| (*best, decided))
 }
 
-const RUNGS: [Rung; 8] = [
+const RUNGS: [Rung; 9] = [
     Rung::LocalPref,
     Rung::AsPathLength,
     Rung::Origin,
     Rung::Med,
     Rung::External,
+    Rung::Living,
     Rung::RouterId,
     Rung::ClusterListLength,
     Rung::PeerAddress,
@@ -84,6 +88,7 @@ fn step(rung: Rung, paths: &[Path], left: &mut Vec<usize>) {
         Rung::Origin => keep_least(paths, left, |path| path.attributes.origin),
         Rung::Med => lowest_med(paths, left),
         Rung::External => keep_least(paths, left, |path| !path.from.external),
+        Rung::Living => drop_hearsay(paths, left),
         Rung::RouterId => keep_least(paths, left, Path::originator),
         Rung::ClusterListLength => keep_least(paths, left, |path| path.attributes.cluster_list.len()),
         Rung::PeerAddress => keep_least(paths, left, |path| path.from.address),
@@ -106,6 +111,19 @@ fn lowest_med(paths: &[Path], left: &mut Vec<usize>) {
     left.retain(|index| {
         let (neighbour, med) = key(index);
         !all.iter().any(|(other, lower)| *other == neighbour && *lower < med)
+    });
+}
+
+/// What a reflector said of another node gives way, once the reflector is gone and its paths are stale, where a living peer
+/// names another origin: the prefix has moved meanwhile, and nobody can take the old word back. Where the two name the
+/// same origin nothing changes; else two reflectors might each take for fresh what the other has from it. What the origin
+/// itself said stays as good as it was (RFC 4724 §4.2): only it has restarted.
+fn drop_hearsay(paths: &[Path], left: &mut Vec<usize>) {
+    let fresh = left.iter().map(|index| &paths[*index]).filter(|path| !path.stale);
+    let origins: Vec<_> = fresh.map(Path::originator).collect();
+    left.retain(|index| {
+        let path = &paths[*index];
+        !path.is_hearsay() || origins.is_empty() || origins.contains(&path.originator())
     });
 }
 

@@ -55,6 +55,14 @@ fn each_rung_decides_when_those_above_are_equal() {
         ),
         (plain(9), path(1, &[1, 2], |it| it.from.external = false), Rung::External),
         (
+            path(9, &[1, 2], |it| attributes(it).originator_id = Some([12, 0, 0, 0].into())),
+            path(1, &[1, 2], |it| {
+                attributes(it).originator_id = Some([11, 0, 0, 0].into());
+                it.stale = true;
+            }),
+            Rung::Living,
+        ),
+        (
             path(9, &[1, 2], |it| attributes(it).cluster_list = vec![[1, 1, 1, 1].into()]),
             path(1, &[1, 2], |it| attributes(it).originator_id = Some([11, 0, 0, 0].into())),
             Rung::RouterId,

@@ -54,4 +54,9 @@ impl Path {
     pub fn originator(&self) -> Ipv4Addr {
         self.attributes.originator_id.unwrap_or(self.from.router_id)
     }
+
+    /// A reflector that is gone said it of another node: who put it there cannot take it back.
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.stale && self.attributes.originator_id.is_some()
+    }
 }

@@ -97,10 +97,23 @@ impl Table {
         entries.map(|(prefix, _)| *prefix).collect()
     }
 
-    /// Marks all paths of a peer as stale. That does not change what is best.
+    /// The prefixes whose best path may be another one once the paths of a peer are stale: those that it reflected, and
+    /// others told, too.
+    pub fn reflected_by(&self, peer: IpAddr) -> Vec<IpNet> {
+        let reflected = |path: &Path| path.from.address == peer && path.attributes.originator_id.is_some();
+        let entries = self.entries.iter().filter(|(_, entry)| entry.paths.len() > 1);
+        entries.filter(|(_, entry)| entry.paths.iter().any(reflected)).map(|(prefix, _)| *prefix).collect()
+    }
+
+    /// Marks all paths of a peer as stale. What is best changes at most for [`Table::reflected_by`] it.
     pub fn mark_stale(&mut self, peer: IpAddr) {
-        let paths = self.entries.values_mut().flat_map(|entry| &mut entry.paths);
-        paths.filter(|path| path.from.address == peer).for_each(|path| path.stale = true);
+        for entry in self.entries.values_mut() {
+            let Some(path) = entry.paths.iter_mut().find(|path| path.from.address == peer) else { continue };
+            path.stale = true;
+            if path.is_hearsay() {
+                entry.decide();
+            }
+        }
     }
 }
 

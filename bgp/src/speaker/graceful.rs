@@ -67,6 +67,7 @@ impl Speaker {
                 let since = peer.stale.map_or(now, |stale| stale.since);
                 let limit = since + STALE_LIMIT.max(time);
                 peer.stale = Some(Stale { since, deadline: limit.min(now + time), limit });
+                self.table.reflected_by(address).into_iter().for_each(|prefix| self.touch(prefix));
                 self.table.mark_stale(address);
             }
             None => {

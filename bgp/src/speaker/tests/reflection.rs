@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::world::{World, address, config, net};
+use super::world::{World, address, config, graceful, net};
 use crate::policy::ExportPolicy;
 use crate::speaker::SpeakerConfig;
 
@@ -96,4 +96,41 @@ fn a_peer_becomes_a_client_and_ceases_to_be_one_while_its_session_stays() {
     assert_eq!(heard_by(&mut world, "10.5.0.0/16"), [2, 3, 4, 11]);
     world.speaker.configure(world.now, reflector(&[]));
     assert_eq!(heard_by(&mut world, "10.3.0.0/16"), [11]);
+}
+
+#[test]
+fn where_a_prefix_has_moved_counts_what_a_living_reflector_says_and_not_what_a_dead_one_said() {
+    const PREFIX: &str = "192.168.7.0/26";
+    let says = |world: &mut World, peer: u8, node: u8| {
+        world.announces(peer, PREFIX, |it| it.originator_id = Some([10, 0, 1, node].into()));
+    };
+    let mut world = World::new(|_| ());
+    world.originates(&[]);
+    for reflector in [2, 3] {
+        world.up(reflector);
+        says(&mut world, reflector, 1);
+    }
+    assert_eq!(world.changes(), ["192.168.7.0/26 10.0.0.2"]);
+    world.down(2, true);
+    assert!(world.changes().is_empty(), "the same node, whoever says it");
+    says(&mut world, 3, 9);
+    assert_eq!(world.changes(), ["192.168.7.0/26 10.0.0.3"], "the dead one cannot take back its word");
+    world.up_with(2, graceful(true, true));
+    says(&mut world, 2, 9);
+    assert_eq!(world.changes(), ["192.168.7.0/26 10.0.0.2"]);
+    // It has heard of the move, and dies before the other does.
+    says(&mut world, 3, 1);
+    world.down(3, true);
+    world.changes();
+    assert_eq!(world.speaker.best(&net(PREFIX)).unwrap().peer, address(2));
+}
+
+#[test]
+fn what_is_passed_on_outside_is_a_detour_and_what_is_ours_is_not() {
+    let mut world = with_peers();
+    world.originates(&["10.1.0.0/16"]);
+    world.announces(2, "10.2.0.0/16", |it| it.med = Some(7));
+    heard_by(&mut world, "10.2.0.0/16");
+    let med = |prefix: &str| world.heard[&11].routes[&net(prefix)].0.med;
+    assert_eq!(["10.1.0.0/16", "10.2.0.0/16"].map(med), [None, Some(1)]);
 }

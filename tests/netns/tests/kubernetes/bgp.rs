@@ -4,6 +4,7 @@
 mod nodes;
 mod passwords;
 mod policy;
+mod reflectors;
 mod services;
 mod tor;
 
