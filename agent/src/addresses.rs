@@ -5,6 +5,9 @@
 //!
 //! What is given back while the datastore is away is owed: the owner remembers it, and gives it back as soon as the
 //! datastore answers. An agent that is killed meanwhile finds in IPAM what has no link any more, and gives that back.
+//! What is given out while it is away ([`away`]) is written as soon as it answers.
+
+mod away;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,11 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_ipam::{Allocator, AssignRequest, Assigned, Rules, SweepReport};
+use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
 use manx_model::{AffinitySpec, AffinityState, AllocationAttribute, Object, affinity_name};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::away::{Absence, Ping};
 use crate::cluster::Cluster;
 use crate::information::{LOCKED, is_locked};
 use crate::latest;
@@ -41,7 +45,7 @@ type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
 #[derive(Debug)]
 enum Command {
-    Assign(AssignRequest, Reply<Vec<Assigned>>),
+    Assign(AssignRequest, Reply<Granted>),
     Release(String, Reply<Release>),
     Sweep(BTreeSet<String>, Reply<SweepReport>),
 }
@@ -51,7 +55,7 @@ impl Addresses {
     ///
     /// # Errors
     /// Why there is none, in words for the operator.
-    pub async fn assign(&self, request: AssignRequest) -> Result<Vec<Assigned>, Refused> {
+    pub async fn assign(&self, request: AssignRequest) -> Result<Granted, Refused> {
         self.ask(|reply| Command::Assign(request, reply)).await
     }
 
@@ -77,6 +81,15 @@ impl Addresses {
         self.commands.send(command(reply)).await.map_err(|_| Refused::Stopping)?;
         answer.await.map_err(|_| Refused::Stopping)?
     }
+}
+
+/// What was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The addresses.
+    pub assigned: Vec<Assigned>,
+    /// The datastore is away, and does not know of it yet.
+    pub away: bool,
 }
 
 /// What became of a release.
@@ -107,7 +120,8 @@ impl Refused {
     pub fn is_passing(&self) -> bool {
         use manx_datastore::Error::Invalid;
         match self {
-            Self::Stopping | Self::Locked | Self::Ipam(manx_ipam::Error::Contention { .. }) => true,
+            Self::Stopping | Self::Locked => true,
+            Self::Ipam(manx_ipam::Error::Contention { .. } | manx_ipam::Error::Away { .. }) => true,
             Self::Ipam(manx_ipam::Error::Datastore(error)) => !matches!(error, Invalid(_)),
             Self::Ipam(_) => false,
         }
@@ -145,6 +159,10 @@ pub struct Owner {
     pub wall_clock: fn() -> SystemTime,
     /// What is wrong.
     pub problems: Problems,
+    /// How many addresses of a block are held back at most for pods that come while the datastore is away.
+    pub reserve: usize,
+    /// What is known of an absence of the datastore.
+    absence: Absence,
     /// Handles that are to be given back when the datastore answers.
     owed: BTreeSet<String>,
     /// The names of this node's confirmed affinities, as the watch has told them.
@@ -153,7 +171,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The task and the way to ask it.
+    /// The task and the way to ask it. It holds nothing back.
     pub fn new(
         allocator: Allocator,
         store: Arc<dyn Datastore>,
@@ -163,10 +181,20 @@ impl Owner {
         problems: Problems,
     ) -> (Self, Addresses) {
         let (sender, commands) = mpsc::channel(QUEUE);
-        let owed = BTreeSet::new();
-        let affinities = BTreeSet::new();
-        let owner =
-            Self { allocator, store, cluster, told, wall_clock, problems, owed, affinities, commands };
+        let absence = Absence::new(&allocator);
+        let owner = Self {
+            allocator,
+            store,
+            cluster,
+            told,
+            wall_clock,
+            problems,
+            reserve: 0,
+            absence,
+            owed: BTreeSet::new(),
+            affinities: BTreeSet::new(),
+            commands,
+        };
         (owner, Addresses { commands: sender })
     }
 
@@ -174,13 +202,22 @@ impl Owner {
     pub async fn run(mut self) {
         let mut batch = Vec::new();
         let mut retry = RETRY_FIRST;
-        let mut due = Instant::now();
+        let (mut due, mut waited) = (Instant::now(), self.waits());
         let mut cluster = self.cluster.clone();
+        let mut ping = Ping::default();
         loop {
-            let owed_before = !self.owed.is_empty();
+            self.told.tell(&self.allocator);
+            self.keep_reserve().await;
+            self.told.tell(&self.allocator);
+            let waits = self.waits();
+            if waits && !waited {
+                due = Instant::now() + RETRY_FIRST;
+            }
+            waited = waits;
             tokio::select! {
-                () = sleep_until(due), if owed_before => {
-                    retry = match self.pay().await {
+                () = sleep_until(due), if waits && !ping.is_under_way() => ping.send(&self.store),
+                answers = ping.answer() => {
+                    retry = match answers && self.come_back().await {
                         true => RETRY_FIRST,
                         false => RETRY_MOST.min(retry * 2),
                     };
@@ -190,12 +227,11 @@ impl Owner {
                     0 => return,
                     _ => self.serve(batch.drain(..)).await,
                 },
-                Ok(()) = cluster.changed() => self.look_at_affinities().await,
+                Ok(()) = cluster.changed() => {
+                    self.notice_loss();
+                    self.look_at_affinities().await;
+                }
             }
-            if !owed_before && !self.owed.is_empty() {
-                due = Instant::now() + retry;
-            }
-            self.told.tell(&self.allocator);
         }
     }
 
@@ -236,7 +272,9 @@ impl Owner {
 
     /// Tries to give back what is owed; `true` when the datastore answered.
     async fn pay(&mut self) -> bool {
-        let owed: Vec<String> = std::mem::take(&mut self.owed).into_iter().collect();
+        let needed = self.needed();
+        let owed = std::mem::replace(&mut self.owed, needed);
+        let owed: Vec<String> = owed.difference(&self.owed).cloned().collect();
         let answers = self.release_all(&owed).await;
         for (handle, answer) in owed.into_iter().zip(answers) {
             match answer {
@@ -253,15 +291,9 @@ impl Owner {
         self.owed.is_empty()
     }
 
-    fn tell_owed(&self) {
-        let count = self.owed.len();
-        let told = (count > 0)
-            .then(|| format!("what {count} gone pods held is given back when the datastore answers"));
-        self.problems.set("addresses", told);
-    }
-
     /// Releases first: what they free is there for the rest.
     async fn serve(&mut self, batch: impl Iterator<Item = Command>) {
+        self.notice_loss();
         let (mut releases, mut assigns) = (Vec::new(), Vec::new());
         for command in batch {
             match command {
@@ -279,7 +311,11 @@ impl Owner {
             return;
         }
         let (handles, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let answers = self.release_all(&handles).await;
+        let answers = match self.absence.is_suspected() {
+            // A release that is asked for in vain may come about at any time: it is not asked for.
+            true => handles.iter().map(|handle| Ok(self.owe(handle))).collect(),
+            false => self.release_all(&handles).await,
+        };
         self.tell_owed();
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A caller that went away has lost interest, not the release.
@@ -290,27 +326,28 @@ impl Owner {
     /// Gives back what the handles hold; what cannot be, since the datastore is away, is owed.
     async fn release_all(&mut self, handles: &[String]) -> Vec<Result<Release, Refused>> {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        for handle in handles {
+            self.owe(handle);
+        }
         if is_locked(&cluster) {
-            self.owed.extend(handles.iter().cloned());
             return handles.iter().map(|_| Ok(Release::Owed)).collect();
         }
         let config = Arc::clone(&cluster.ipam);
         let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
-            Ok(addresses) => {
-                self.owed.remove(handle);
-                Ok(Release::Done(addresses))
-            }
-            Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) => {
-                self.owed.insert(handle.clone());
+            Err(error) if is_unavailable(&error) => {
+                self.absence.begin();
                 Ok(Release::Owed)
             }
-            Err(error) => Err(error.into()),
+            ended => {
+                self.owed.remove(handle);
+                ended.map(Release::Done).map_err(Refused::from)
+            }
         };
         handles.iter().zip(answers).map(|(handle, answer)| settle(handle, answer)).collect()
     }
 
-    async fn assign(&mut self, batch: Vec<(AssignRequest, Reply<Vec<Assigned>>)>) {
+    async fn assign(&mut self, batch: Vec<(AssignRequest, Reply<Granted>)>) {
         if batch.is_empty() {
             return;
         }
@@ -324,41 +361,34 @@ impl Owner {
             true => requests.iter().map(|_| Err(Refused::Locked)).collect(),
             false => self.assign_all(&cluster, &requests).await,
         };
+        self.tell_owed();
         for (reply, answer) in replies.into_iter().zip(answers) {
             let _ = reply.send(answer);
         }
     }
 
-    async fn assign_all(
-        &mut self,
-        cluster: &Cluster,
-        requests: &[AssignRequest],
-    ) -> Vec<Result<Vec<Assigned>, Refused>> {
-        let reserved: Vec<IpNet> =
-            cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect();
-        let unlabelled = BTreeMap::new();
-        let node = cluster.nodes.get(self.allocator.node().as_str());
-        let rules = Rules {
-            pools: &cluster.pools,
-            reserved: &reserved,
-            config: &cluster.ipam,
-            node_labels: node.map_or(&unlabelled, |node| &node.labels),
-        };
-        let now = (self.wall_clock)();
-        let answers = self.allocator.assign(&*self.store, now, rules, requests).await;
-        answers.into_iter().map(|answer| answer.map_err(Refused::from)).collect()
-    }
-
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
+        if self.absence.is_suspected() {
+            for handle in stale {
+                self.owe(handle);
+            }
+            self.tell_owed();
+            return Ok(SweepReport::default());
+        }
         let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, stale, keep).await;
-        if let Err(manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_))) = &swept {
+        if swept.as_ref().is_err_and(is_unavailable) {
+            self.absence.begin();
             self.owed.extend(stale.iter().cloned());
             self.tell_owed();
         }
         Ok(swept?)
     }
+}
+
+fn is_unavailable(error: &manx_ipam::Error) -> bool {
+    matches!(error, manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_)))
 }
 
 /// What a handle holds, and as whom.
@@ -381,60 +411,4 @@ pub fn by_handle(allocator: &Allocator) -> BTreeMap<&str, Held<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use manx_datastore::testing::{Faults, Faulty};
-    use manx_datastore::{Memory, Only};
-    use manx_model::{IpPool, Kind, Object};
-
-    /// An owner with one pool, on a store that can be cut off.
-    fn owner() -> (Addresses, Faulty<Memory>) {
-        let store = Faulty::new(Memory::new(), 1, Faults::default());
-        let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
-        let pools = vec![IpPool::from_object(&pool).unwrap()];
-        let (_, cluster) = watch::channel(Arc::new(Cluster { pools: Arc::new(pools), ..Cluster::default() }));
-        let allocator = Allocator::new("n1".parse().unwrap());
-        let door = Arc::new(store.clone());
-        let clock = || SystemTime::UNIX_EPOCH;
-        let (owner, addresses) =
-            Owner::new(allocator, door, cluster, Told::default(), clock, Problems::default());
-        tokio::spawn(owner.run());
-        (addresses, store)
-    }
-
-    async fn assign(addresses: &Addresses, handle: &str) -> IpAddr {
-        let request = AssignRequest::ipv4(handle, BTreeMap::new());
-        addresses.assign(request).await.unwrap()[0].address
-    }
-
-    async fn handles(store: &Faulty<Memory>) -> usize {
-        store.list(Kind::IPAMHandle, &Only::All).await.unwrap().len()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_released_while_the_datastore_is_away_is_given_back_when_it_answers() {
-        let (addresses, store) = owner();
-        let held = assign(&addresses, "net.a").await;
-        store.down();
-        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
-        tokio::time::sleep(RETRY_MOST * 10).await;
-        store.up();
-        assert_eq!(handles(&store).await, 1);
-        tokio::time::sleep(RETRY_MOST).await;
-        assert_eq!(handles(&store).await, 0);
-        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Done(Vec::new()));
-        assert_ne!(assign(&addresses, "net.b").await, held, "the first free one is another");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_container_that_comes_back_keeps_what_it_was_to_give_back() {
-        let (addresses, store) = owner();
-        let held = assign(&addresses, "net.a").await;
-        store.down();
-        assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
-        store.up();
-        assert_eq!(assign(&addresses, "net.a").await, held);
-        tokio::time::sleep(RETRY_MOST * 2).await;
-        assert_eq!(handles(&store).await, 1);
-    }
-}
+mod tests;

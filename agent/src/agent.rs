@@ -18,6 +18,7 @@ mod assembly;
 mod bring_up;
 mod duties;
 mod opening;
+mod unwritten;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -41,6 +41,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// What must survive a reboot lives here: the CNI spool.
     pub state_dir: PathBuf,
+    /// How many addresses of one block are held back at most for pods that come while the datastore is away.
+    pub reserve: usize,
     /// What was set and has no effect yet, or is not known.
     pub notices: Vec<Notice>,
 }
@@ -181,6 +183,7 @@ impl Config {
             state_dir: reader
                 .parse("MANX_STATE_DIR", parse::directory)
                 .unwrap_or_else(|| "/var/lib/manx".into()),
+            reserve: reader.parse("MANX_IPAM_RESERVE", parse::reserve).unwrap_or(manx_ipam::DEFAULT_RESERVE),
             notices: reader.take_notices(),
             backend,
             node: node.unwrap_or_else(|| "unknown".parse().expect("a constant node name")),

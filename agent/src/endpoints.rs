@@ -134,10 +134,7 @@ pub fn adopt(
         };
         match survival {
             Survival::Device(device) => {
-                let pod = match (held.attributes.get("namespace"), held.attributes.get("pod")) {
-                    (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
-                    _ => None,
-                };
+                let pod = pod_key(held.attributes);
                 let endpoint = Endpoint { device, addresses: held.addresses, pod, origin: None };
                 endpoints.insert(handle.to_owned(), endpoint);
             }
@@ -145,7 +142,20 @@ pub fn adopt(
             Survival::NoPod => {}
         }
     }
+    // What IPAM does not know of yet, the kernel does.
+    for (handle, attributes, addresses) in allocator.promises() {
+        let Some(device) = by_alias.get(handle) else { continue };
+        let (device, addresses) = ((*device).to_owned(), addresses.to_vec());
+        let endpoint = Endpoint { device, addresses, pod: pod_key(attributes), origin: None };
+        endpoints.insert(handle.to_owned(), endpoint);
+        stale.remove(handle);
+    }
     stale
+}
+
+/// The key of the Pod that attributes name.
+fn pod_key(attributes: &BTreeMap<String, String>) -> Option<String> {
+    Some(format!("{}/{}", attributes.get("namespace")?, attributes.get("pod")?))
 }
 
 enum Survival {

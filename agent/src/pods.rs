@@ -20,7 +20,7 @@ use manx_ipam::{AssignRequest, Wanted};
 use manx_model::{AllowedUse, NodeName, veth_name};
 use tokio::sync::watch;
 
-use crate::addresses::{Addresses, Refused};
+use crate::addresses::{Addresses, Granted, Refused, Release};
 use crate::demand::{About, demand};
 use crate::endpoints::{Endpoint, Endpoints, Origin};
 use crate::network;
@@ -93,7 +93,7 @@ impl Pods {
             usage: AllowedUse::Workload,
             namespace_labels: found.namespace.as_ref().map(|namespace| namespace.labels.clone()),
         };
-        let assigned = self.addresses.assign(assign).await.map_err(no_address)?;
+        let Granted { assigned, away } = self.addresses.assign(assign).await.map_err(no_address)?;
         let pod = PodLink {
             host_device,
             pod_device: container.pod_device.clone(),
@@ -110,8 +110,11 @@ impl Pods {
         self.endpoints.insert(handle, endpoint);
         let said = async {
             match &found.pod {
-                Some(object) => self.objects.attached(object, &container.container_id, &pod.addresses).await,
-                None => Ok(()),
+                // While nobody listens it is said later, and not waited for.
+                Some(object) if !away => {
+                    self.objects.attached(object, &container.container_id, &pod.addresses).await
+                }
+                _ => Ok(()),
             }
         };
         let (made, said) = tokio::join!(self.kernel.attach(netns, &pod), said);
@@ -210,8 +213,10 @@ impl Pods {
             // The runtime cleans up after an ADD that was refused: the pod keeps the device that it has.
             return Ok(());
         }
-        self.detach(&host_device, &handle).await?;
-        if let Some(pod) = &container.pod {
+        let released = self.detach(&host_device, &handle).await?;
+        // What is still held in IPAM the Pod still has: the collector must not take it for released, since the pod's next
+        // container may be given it before the datastore is back.
+        if let (Some(pod), Release::Done(_)) = (&container.pod, released) {
             let key = format!("{}/{}", pod.namespace, pod.name);
             self.objects.detached(&key, &container.container_id).await;
         }
@@ -235,7 +240,7 @@ impl Pods {
         Ok(())
     }
 
-    async fn detach(&self, device: &str, handle: &str) -> Result<(), CniError> {
+    async fn detach(&self, device: &str, handle: &str) -> Result<Release, CniError> {
         const MSG: &str = "the pod's network could not be removed";
         let refused = |error: String| CniError::new(Code::DATAPLANE, MSG, error);
         self.kernel.detach(device, handle).await.map_err(|error| refused(error.to_string()))?;
@@ -246,9 +251,9 @@ impl Pods {
                 error.to_string(),
             )
         };
-        self.addresses.release(handle.to_owned()).await.map_err(kept)?;
+        let released = self.addresses.release(handle.to_owned()).await.map_err(kept)?;
         self.endpoints.remove(handle);
-        Ok(())
+        Ok(released)
     }
 
     /// The pod's MTU: by the network configuration, else by the node.

@@ -55,8 +55,8 @@ async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, Stri
         BTreeMap::from([("node".to_owned(), node.to_string()), ("type".to_owned(), TUNNEL_IPIP.to_owned())]);
     let request =
         AssignRequest { usage: AllowedUse::Tunnel, ..AssignRequest::ipv4(tunnel_handle(node), attributes) };
-    let assigned = addresses.assign(request).await.map_err(|error| error.to_string())?;
-    match assigned.first().map(|assigned| assigned.address) {
+    let granted = addresses.assign(request).await.map_err(|error| error.to_string())?;
+    match granted.assigned.first().map(|assigned| assigned.address) {
         Some(IpAddr::V4(address)) => Ok(address),
         other => Err(format!("IPAM gave {other:?}, and the tunnel needs an IPv4 address")),
     }

@@ -79,6 +79,26 @@ pub trait Datastore: Send + Sync {
         Ok(())
     }
 
+    /// Whether the datastore answers now, and not just what remembers it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn ping(&self) -> Result<(), Error> {
+        match self.get(Kind::IPAMConfig, "default").await {
+            Err(Error::Unavailable(reason)) => Err(Error::Unavailable(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that what is remembered of IPAMBlocks for a start without the datastore is what was answered last, even
+    /// after a loss of power. Where nothing is remembered, nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: a later start may go by something older.
+    async fn settle(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// All objects of a kind that `only` selects, and then every change to them. The stream ends never: what goes wrong behind it is
     /// retried with backoff by the datastore, and after a gap it starts over with [`Event::Init`].
     /// Changes to one object may be merged: only its latest state is sure to come. An object that `only` selects no

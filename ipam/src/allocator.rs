@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use manx_datastore::Datastore;
 use manx_model::{AllocationAttribute, Invalid, NodeName};
 
-use crate::Assigned;
+use crate::affinity::bump;
+use crate::away::Away;
 use crate::batch::addresses;
 use crate::block::{self, Block};
 use crate::handle::Handle;
+use crate::{Assigned, Error};
 
 /// Gives out the addresses of one node. Owned by one task of its agent; it remembers the node's blocks and the handles
 /// that it wrote, so that an address costs one write of a block (for a whole batch) and one of each handle, and no list.
@@ -29,6 +32,10 @@ pub struct Allocator {
     pub(crate) handles: BTreeMap<String, Handle>,
     /// Whether `blocks` is complete; not so before the first load, and after a claim that did not come to its end.
     pub(crate) loaded: bool,
+    /// Whether what the handle of the reserve says is known to be so.
+    pub(crate) reserve_settled: bool,
+    /// What was given while the datastore was away, and is not written yet.
+    pub(crate) away: Away,
 }
 
 /// What [`Allocator::load`] found.
@@ -61,6 +68,8 @@ impl Allocator {
             unreadable: BTreeSet::new(),
             handles: BTreeMap::new(),
             loaded: false,
+            reserve_settled: false,
+            away: Away::default(),
         }
     }
 
@@ -127,6 +136,16 @@ impl Allocator {
                 }
             }
         }
+    }
+
+    /// Writes a block, and keeps in mind whether it is known what came of it.
+    pub(crate) async fn write_block(&mut self, store: &dyn Datastore, block: Block) -> Result<Block, Error> {
+        let cidr = block.spec.cidr;
+        self.away.written.remove(&cidr);
+        let written = bump(store, block).await?;
+        self.away.written.insert(cidr);
+        self.remember(written.clone());
+        Ok(written)
     }
 
     /// There is no such block any more.

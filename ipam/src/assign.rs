@@ -51,6 +51,7 @@ impl Allocator {
         rules: Rules<'_>,
         requests: &[AssignRequest],
     ) -> Vec<Result<Vec<Assigned>, Error>> {
+        self.come_back_to(requests);
         let mut batch = Batch::new(requests, rules, &self.node);
         let door = Door { store, now, rules };
         if let Err(error) = self.assign_batch(door, &mut batch).await {
@@ -181,11 +182,15 @@ impl Allocator {
             Some((cidr, items, Block { object: block.object.clone(), spec }))
         });
         let changed: Vec<(IpNet, Vec<usize>, Block)> = changed.collect();
+        self.away.written.retain(|written| changed.iter().all(|(cidr, _, _)| cidr != written));
         let writes = changed.iter().map(|(_, _, block)| bump(door.store, block.clone()));
         let written = join_all(writes).await;
         for ((cidr, items, _), written) in changed.into_iter().zip(written) {
             match written {
-                Ok(block) => self.take_in(batch, block),
+                Ok(block) => {
+                    self.away.written.insert(cidr);
+                    self.take_in(batch, block);
+                }
                 Err(error) => self.block_not_written(door, batch, cidr, &items, error).await,
             }
         }

@@ -144,6 +144,11 @@ impl<'a> Batch<'a> {
         held_by(self.handle(request)).into_iter().chain(elsewhere).collect()
     }
 
+    /// Answers an item.
+    pub(crate) fn give(&mut self, item: usize, assigned: Assigned) {
+        self.items[item].answer = Some(assigned);
+    }
+
     /// Whether these blocks hold something for a request that it is not known to hold.
     pub(crate) fn learns(&self, request: usize, blocks: &[Block], held: &[Assigned]) -> bool {
         let known = self.elsewhere.get(&request).into_iter().flatten();
@@ -185,9 +190,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The handles of requests that failed after something was written for them, and that held nothing before.
+    /// The handles of requests that failed after something was written for them, and that held nothing before. A datastore
+    /// that did not answer is not asked again: whoever is told of that releases the handle.
     pub(crate) fn to_undo(&self) -> Vec<String> {
-        let failed = self.written.iter().filter(|request| self.errors.contains_key(request));
+        let failed = self
+            .written
+            .iter()
+            .filter(|request| self.errors.get(request).is_some_and(|error| !error.is_unavailable()));
         let fresh = failed.filter(|request| !self.held_before.contains(request));
         fresh.map(|request| self.handle(*request).to_owned()).collect()
     }

@@ -135,6 +135,39 @@ fn take(block: &mut BlockSpec, position: usize, holder: &AllocationAttribute) ->
     address(block.cidr, ordinal)
 }
 
+/// Gives up to `count` addresses to `holder`, from the end of the list: those that would be used last.
+pub(crate) fn allocate_last(
+    block: &mut BlockSpec,
+    holder: &AllocationAttribute,
+    count: usize,
+    reserved: &[IpNet],
+) {
+    for _ in 0..count {
+        let is_free = |ordinal: &usize| !is_reserved(address(block.cidr, *ordinal), reserved);
+        let Some(position) = block.unallocated.iter().rposition(is_free) else { return };
+        take(block, position, holder);
+    }
+}
+
+/// Writes addresses that somebody holds over to `holder`; they are never free in between.
+pub(crate) fn hand_over(block: &mut BlockSpec, ordinals: &[usize], holder: &AllocationAttribute) {
+    for ordinal in ordinals {
+        block.allocations[*ordinal] = Some(attribute_index(block, holder));
+        block.sequence_number_for_allocation.insert(ordinal.to_string(), block.sequence_number);
+    }
+    compact(block);
+}
+
+/// Frees addresses that nobody has used, and that need not cool down.
+pub(crate) fn free_at_once(block: &mut BlockSpec, ordinals: &[usize]) {
+    for ordinal in ordinals {
+        block.allocations[*ordinal] = None;
+        block.unallocated.push(*ordinal);
+        block.sequence_number_for_allocation.remove(&ordinal.to_string());
+    }
+    compact(block);
+}
+
 /// Takes back every address of `handle`; they are free once `cooldown` seconds have passed.
 pub(crate) fn release(block: &mut BlockSpec, handle: &str, now: SystemTime, cooldown: u32) -> Vec<IpAddr> {
     let ordinals: Vec<usize> = addresses_of(block, handle).map(|(ordinal, _)| ordinal).collect();

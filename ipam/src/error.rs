@@ -85,6 +85,12 @@ pub enum Error {
         /// The number of tries.
         tries: usize,
     },
+    /// The datastore is away, and no address is known that nobody else may be given meanwhile.
+    #[error("the datastore is away: {reason}")]
+    Away {
+        /// Why none of those that this node holds back is for this request.
+        reason: String,
+    },
     /// The datastore failed.
     #[error(transparent)]
     Datastore(#[from] datastore::Error),

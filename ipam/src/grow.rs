@@ -41,10 +41,18 @@ impl Allocator {
             return Ok(());
         }
         match (fixed, refusal) {
-            (_, Some(refusal)) => Err(refusal),
+            (None, Some(refusal)) => match pools {
+                Ok(pools) if self.spend_reserve(door, &pools).await? => Ok(()),
+                _ => Err(refusal),
+            },
+            (Some(_), Some(refusal)) => Err(refusal),
             (None, None) => self.grow_in(door, batch, &pools?).await,
             (Some(address), None) => {
-                let pool = pools?.first().map(|index| &door.rules.pools[*index]);
+                let pools = pools?;
+                if self.reserves(address) && self.spend_reserve(door, &pools).await? {
+                    return Ok(());
+                }
+                let pool = pools.first().map(|index| &door.rules.pools[*index]);
                 let cidr = pool.map_or(address.into(), |pool| block_of(pool, address));
                 self.grow_to(door, batch, cidr, address).await
             }
@@ -115,6 +123,10 @@ impl Allocator {
         if door.rules.config.auto_allocate_blocks
             && (self.claim_new(door, view, pools).await? || self.reclaim(door, view, pools).await?)
         {
+            return Ok(());
+        }
+        // A borrowed address costs every node a route: what is held back comes first.
+        if self.spend_reserve(door, pools).await? {
             return Ok(());
         }
         let (node, names) = (self.node.clone(), door.names(pools));

@@ -6,6 +6,9 @@
 //! datastore. Every write is a compare-and-swap, and any call may fail after it was carried out: each protocol leaves, at
 //! every point, a state from which [`Allocator::load`], [`Allocator::sweep`] and the [`Collector`] go on.
 //!
+//! While the datastore is away only such addresses are given of which it is known that nobody else is given them
+//! meanwhile ([`Allocator::assign_away`]); they are written when it is back ([`Allocator::redeem`]).
+//!
 //! [`Allocator`] is one node's; [`Collector`] is the cluster's; [`check()`], [`usage()`], [`split()`] and
 //! [`release_address`] are an operator's.
 //!
@@ -15,6 +18,7 @@ mod affinity;
 mod allocator;
 mod assign;
 mod audit;
+mod away;
 mod batch;
 mod block;
 mod check;
@@ -27,8 +31,10 @@ mod load;
 mod plan;
 mod pod_cidr;
 mod pools;
+mod redeem;
 mod release;
 mod request;
+mod reserve;
 mod single;
 mod split;
 mod sweep;
@@ -43,7 +49,9 @@ pub use choose::check_overlaps;
 pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed, PodState};
 pub use error::Error;
 pub use pod_cidr::next_in_pod_cidr;
+pub use redeem::Broken;
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
+pub use reserve::DEFAULT_RESERVE;
 pub use single::release_address;
 pub use split::{SplitError, plan_split, split};
 pub use time::rfc3339;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use manx_model::AllocationAttribute;
+use manx_model::{AllocationAttribute, RESERVE};
 
 use crate::assign::Door;
 use crate::batch::Batch;
@@ -88,6 +88,9 @@ impl Allocator {
         if block::is_cool(attribute, door.now, door.rules.config.ip_cooldown_seconds) {
             return Ok(Some(block));
         }
+        if self.is_reserve(attribute) {
+            return Ok(None);
+        }
         let reason = match (block::handle_of(attribute), &attribute.released_at) {
             (Some(handle), _) => format!("it is held by {}", holder_in_words(handle, attribute)),
             (None, Some(time)) => format!("it was released at {time} and cools down"),
@@ -107,6 +110,9 @@ fn holder_in_words(handle: &str, attribute: &AllocationAttribute) -> String {
     match (said("namespace"), said("pod"), said("node")) {
         (Some(namespace), Some(pod), Some(node)) => {
             format!("pod {namespace}/{pod} of node {node} ({handle})")
+        }
+        (_, _, Some(node)) if said("type").is_some_and(|kind| kind == RESERVE) => {
+            format!("node {node}, for pods that come while the datastore is away ({handle})")
         }
         _ => handle.to_owned(),
     }

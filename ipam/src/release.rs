@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 use manx_model::IpamConfigSpec;
 
-use crate::affinity::{bump, read_block};
+use crate::affinity::read_block;
 use crate::block::{self, Block, addresses_of};
 use crate::handle::{self, Handle};
 use crate::{Allocator, Error, TRIES};
@@ -45,6 +45,7 @@ impl Allocator {
         if let Err(error) = self.ensure_loaded(store, now).await {
             return handles.iter().map(|_| Err(error.clone())).collect();
         }
+        self.begin_to_free(handles);
         let mut releasing = Releasing::default();
         let mut todo: BTreeSet<&str> = handles.iter().map(String::as_str).collect();
         for _ in 0..TRIES {
@@ -60,7 +61,10 @@ impl Allocator {
             }
         }
         let answer = |handle: &String| releasing.answers.get(handle.as_str()).cloned();
-        handles.iter().map(|handle| answer(handle).unwrap_or(Ok(Vec::new()))).collect()
+        let answers: Vec<_> = handles.iter().map(|handle| answer(handle).unwrap_or(Ok(Vec::new()))).collect();
+        let freed = handles.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+        self.freed(freed.map(|(handle, _)| handle.as_str()));
+        answers
     }
 
     /// Where the handles may hold addresses: what their objects say, and what we remember. Only an object that is not
@@ -161,11 +165,8 @@ impl Allocator {
                 return Ok(released);
             }
             released = freed;
-            match bump(store, Block { object: block.object, spec }).await {
-                Ok(written) => {
-                    self.remember(written);
-                    return Ok(released);
-                }
+            match self.write_block(store, Block { object: block.object, spec }).await {
+                Ok(_) => return Ok(released),
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_unavailable() && unknown < MAX_UNKNOWN => unknown += 1,
                 Err(error) => return Err(error),
@@ -175,7 +176,11 @@ impl Allocator {
     }
 
     /// The block as it is stored, which is also what we remember from now on.
-    async fn read_again(&mut self, store: &dyn Datastore, cidr: IpNet) -> Result<Option<Block>, Error> {
+    pub(crate) async fn read_again(
+        &mut self,
+        store: &dyn Datastore,
+        cidr: IpNet,
+    ) -> Result<Option<Block>, Error> {
         let stored = read_block(store, cidr).await?;
         match &stored {
             Some(block) => self.remember(block.clone()),

@@ -12,6 +12,7 @@ use manx_model::{
 
 use super::*;
 
+mod away;
 mod collecting;
 mod crashes;
 mod errors;
@@ -19,6 +20,7 @@ mod operator;
 mod protocol;
 mod races;
 mod requests;
+mod reserve;
 mod sharing;
 
 type Store = Faulty<Memory>;

@@ -11,6 +11,10 @@ use crate::NodeName;
 /// The `type` attribute of the allocation that is a node's `tunl0` address.
 pub const TUNNEL_IPIP: &str = "ipipTunnelAddress";
 
+/// The attribute `type` of an address that a node holds back for pods that come while the datastore is away. Without
+/// `pod` and `namespace` Calico's collector leaves it alone while the node exists, as it does a tunnel's address.
+pub const RESERVE: &str = "manxReserve";
+
 /// `spec` of an IPAMBlock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

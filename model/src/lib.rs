@@ -44,7 +44,9 @@ pub use bgp_filter::{
 pub use bgp_peer::{
     BgpPeer, BgpPeerSpec, NextHopMode, PeerEndpoint, PeeringNodes, Peers, ReversePeering, SourceAddress,
 };
-pub use block::{AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, TUNNEL_IPIP};
+pub use block::{
+    AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, RESERVE, TUNNEL_IPIP,
+};
 pub use cluster_information::ClusterInformationSpec;
 pub use community::Community;
 pub use complaint::Complaint;
@@ -54,7 +56,7 @@ pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
 pub use names::{
     HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
-    tunnel_handle, veth_name,
+    reserve_handle, tunnel_handle, veth_name,
 };
 pub use namespace::Namespace;
 pub use node::{EXCLUDE_FROM_LOAD_BALANCERS, InterfaceAddress, Node, NodeName, annotation};

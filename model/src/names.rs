@@ -94,6 +94,11 @@ pub fn tunnel_handle(node: &NodeName) -> String {
     format!("ipip-tunnel-addr-{node}")
 }
 
+/// The IPAM handle under which `node` holds back addresses for pods that come while the datastore is away.
+pub fn reserve_handle(node: &NodeName) -> String {
+    format!("manx-reserve-{node}")
+}
+
 fn hex(bytes: &[u8], digits: usize) -> String {
     let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     text.truncate(digits);

@@ -50,7 +50,7 @@ pub(super) async fn run(
     let mut parts = Assembly { config, doors, feeds, cluster, address, felix, tasks };
     parts.spawn_felix_parameters();
     let stale = parts.adopt_pods(&found);
-    let addresses = parts.spawn_addresses(found.allocator);
+    let addresses = parts.spawn_addresses(found.allocator, &stale);
     let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone());
     let publication = parts.spawn_publisher();
     let paths = Paths::default();
@@ -97,12 +97,12 @@ impl Assembly {
         endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
     }
 
-    fn spawn_addresses(&mut self, allocator: Allocator) -> Addresses {
+    fn spawn_addresses(&mut self, allocator: Allocator, stale: &BTreeMap<String, String>) -> Addresses {
         // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
         let told = Told { blocks: self.feeds.blocks.clone(), borrowed: self.feeds.borrowed.clone() };
         told.tell(&allocator);
         let store = Arc::clone(&self.doors.store);
-        let (owner, addresses) = Owner::new(
+        let (mut owner, addresses) = Owner::new(
             allocator,
             store,
             self.cluster.clone(),
@@ -110,6 +110,11 @@ impl Assembly {
             self.doors.wall_clock,
             self.feeds.problems.clone(),
         );
+        owner.reserve = self.config.reserve;
+        if owner.waits() {
+            // Pods that IPAM does not know of may have what these held.
+            owner.owe_all(stale.keys().cloned());
+        }
         self.tasks.spawn(owner.run());
         addresses
     }

@@ -11,7 +11,7 @@ use manx_model::{InterfaceAddress, tunnel_handle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{Doors, Feeds, assembly};
+use super::{Doors, Feeds, assembly, unwritten};
 use crate::addresses::by_handle;
 use crate::cni_server::NotReady;
 use crate::config::Config;
@@ -95,6 +95,16 @@ impl BringUp {
             match (loaded, kernel) {
                 (Ok(_), Ok(kernel)) => {
                     self.feeds.problems.set("start", None);
+                    let cluster = Arc::clone(&self.feeds.cluster.borrow());
+                    let now = (self.doors.wall_clock)();
+                    unwritten::promise(
+                        &mut allocator,
+                        &handles,
+                        &kernel,
+                        &cluster,
+                        &felix.interface_prefix,
+                        now,
+                    );
                     let held = by_handle(&allocator);
                     let tunnel = held
                         .get(tunnel_handle(&self.config.node).as_str())

@@ -7,6 +7,7 @@ pub(super) const MANX: &[&str] = &[
     "MANX_RUN_DIR",
     "MANX_STATE_DIR",
     "MANX_CONFIG_REVISION",
+    "MANX_IPAM_RESERVE",
     "MANX_LOG",
 ];
 

@@ -156,6 +156,12 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// How many addresses of a block are held back at most.
+pub(super) fn reserve(text: &str) -> Result<usize, &'static str> {
+    const MOST: usize = 1024;
+    text.parse().ok().filter(|count| *count <= MOST).ok_or("it is no number from 0 (none) to 1024")
+}
+
 /// A boolean as Felix reads one.
 pub(super) fn felix_bool(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {

@@ -105,6 +105,16 @@ impl Datastore for Remembering {
         self.store.report(object, report).await
     }
 
+    async fn ping(&self) -> Result<(), Error> {
+        self.store.ping().await
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        let memory = Arc::clone(&self.memory);
+        let settled = tokio::task::spawn_blocking(move || memory.settle(Kind::IPAMBlock)).await;
+        settled.unwrap_or_else(|error| Err(Error::Unavailable(error.to_string())))
+    }
+
     fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event> {
         let inner = self.store.watch(kind, only.clone());
         let question = (kind, only);

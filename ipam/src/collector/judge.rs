@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use manx_model::{
     AffinitySpec, AffinityState, AllocationAttribute, BlockSpec, HandleSpec, IpPool, NodeName, Object,
+    RESERVE,
 };
 
 use super::{Action, Leaked, Observed};
@@ -84,12 +85,12 @@ impl<'a> World<'a> {
         by_handle
     }
 
-    /// All of a handle or nothing; a tunnel's address only when nothing else of its node is left.
+    /// All of a handle or nothing; what a node holds for itself only when nothing else of it is left.
     fn leaks(&self, found: &mut BTreeMap<Action, bool>) {
         let by_handle = self.by_handle();
         let all = by_handle.values().flatten();
         let busy: BTreeSet<&str> = all
-            .filter(|held| !is_tunnel(held.attribute))
+            .filter(|held| !is_nodes_own(held.attribute))
             .filter_map(|held| node_of(held.attribute))
             .collect();
         for (handle, held) in &by_handle {
@@ -107,7 +108,7 @@ impl<'a> World<'a> {
     fn verdict(&self, held: &Held<'_>, busy: &BTreeSet<&str>) -> Verdict {
         let Some(node) = node_of(held.attribute) else { return Verdict::Valid };
         let node_gone = !self.exists(node);
-        if is_tunnel(held.attribute) {
+        if is_nodes_own(held.attribute) {
             return if node_gone && !busy.contains(node) { Verdict::Gone } else { Verdict::Valid };
         }
         let valid = match pod_of(held.attribute) {
@@ -201,8 +202,10 @@ fn pod_of(attribute: &AllocationAttribute) -> Option<(String, String)> {
     Some((attribute.secondary.get("namespace")?.clone(), attribute.secondary.get("pod")?.clone()))
 }
 
-fn is_tunnel(attribute: &AllocationAttribute) -> bool {
-    attribute.secondary.get("type").is_some_and(|kind| kind.ends_with("TunnelAddress"))
+/// Whether the node holds it for itself: for a tunnel, or back for an outage.
+fn is_nodes_own(attribute: &AllocationAttribute) -> bool {
+    let kind = attribute.secondary.get("type");
+    kind.is_some_and(|kind| kind.ends_with("TunnelAddress") || kind.starts_with(RESERVE))
 }
 
 pub(crate) fn owner_of(block: &BlockSpec) -> Option<&str> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use manx_datastore::{Datastore as _, Only};
 use manx_datastore_file::FileStore;
 use manx_kubernetes::ControlPlane;
-use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind};
+use manx_model::{AffinitySpec, BlockSpec, HandleSpec, Kind, RESERVE};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -53,7 +53,16 @@ impl Stored {
         Ok(())
     }
 
-    /// Which handle holds which address.
+    /// Fails if anybody holds an address, or there is a handle of anybody: but for what nodes hold back for an outage.
+    pub fn is_at_rest(&self) -> Result<()> {
+        let left = self.handles.iter().filter(|handle| !handle.handle_id.starts_with("manx-reserve-"));
+        let left: Vec<&str> = left.map(|handle| handle.handle_id.as_str()).collect();
+        let held = self.held()?;
+        ensure!(held.is_empty() && left.is_empty(), "held are {held:?}, handles are {left:?}");
+        Ok(())
+    }
+
+    /// Which handle holds which address, but for what nodes hold back for an outage.
     pub fn held(&self) -> Result<BTreeMap<Ipv4Addr, String>> {
         let mut held = BTreeMap::new();
         for block in &self.blocks {
@@ -64,6 +73,9 @@ impl Stored {
                 let attribute = block.attributes.get(*index).context("an index behind the attributes")?;
                 // One without a handle was released, and cools down.
                 let Some(handle) = attribute.handle_id.clone() else { continue };
+                if attribute.secondary.get("type").is_some_and(|kind| kind == RESERVE) {
+                    continue;
+                }
                 let twice = held.insert(Ipv4Addr::from(address), handle);
                 ensure!(twice.is_none(), "{} is held twice", Ipv4Addr::from(address));
             }

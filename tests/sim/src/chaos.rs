@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, add_default_route};
 use crate::machine::{Faults, Ipip, Machine, STATIC};
 
 /// After this long somebody leads, and has collected what was left behind: a Lease, a look, a grace and another look.
-const COLLECTED: Duration = Duration::from_secs(45 * 60);
+pub(crate) const COLLECTED: Duration = Duration::from_secs(45 * 60);
 /// Nodes at the start; one more may come and go.
 const NODES: u8 = 4;
 /// Pods that may run at once.

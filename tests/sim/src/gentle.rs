@@ -7,6 +7,7 @@ use std::time::Duration;
 use manx_datastore::testing::{Faults as StoreFaults, Random};
 use tokio::time::Instant;
 
+use crate::chaos::COLLECTED;
 use crate::cluster::Cluster;
 use crate::machine::{Faults, Ipip};
 
@@ -69,6 +70,8 @@ impl Gentle {
             node.store.set_faults(StoreFaults::default());
             self.cluster.net.foreign(name, "no more faults", |machine| machine.faults = Faults::default());
         }
+        // An agent that was killed while it owed a DEL may have left a handle that holds nothing.
+        tokio::time::sleep(COLLECTED).await;
         self.cluster.quiet().await;
     }
 

@@ -8,7 +8,8 @@ use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{Protocol, Target};
 use manx_ipam::audit;
 use manx_model::{
-    AffinitySpec, AllocationAttribute, BlockSpec, HandleSpec, Kind, Object, tunnel_handle, veth_name,
+    AffinitySpec, AllocationAttribute, BlockSpec, HandleSpec, Kind, Object, reserve_handle, tunnel_handle,
+    veth_name,
 };
 use serde::de::DeserializeOwned;
 
@@ -172,6 +173,12 @@ impl Truth {
         held.map(|(attribute, address)| (attribute.handle_id.clone().unwrap_or_default(), address)).collect()
     }
 
+    /// What a node that exists may hold back: one address in one block of eight, in the pool that all have in common.
+    fn reserve(&self, name: &str) -> Option<(String, Ipv4Addr)> {
+        let handle = reserve_handle(&name.parse().expect("a node name"));
+        self.allocations().into_iter().find(|(holder, _)| *holder == handle)
+    }
+
     /// Who holds an address, against who should.
     fn wrong_addresses(&self, cluster: &Cluster) -> Vec<String> {
         let mut wanted = BTreeSet::new();
@@ -182,6 +189,7 @@ impl Truth {
             );
             let tunnel = tunnel_handle(&name.parse().expect("a node name"));
             wanted.extend(self.held().get(&tunnel).map(|address| (tunnel.clone(), *address)));
+            wanted.extend(self.reserve(name));
         }
         let list = self.allocations();
         let present: BTreeSet<(String, Ipv4Addr)> = list.iter().cloned().collect();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use manx_ipam::{BlockUsage, Holder, Usage};
+use manx_model::RESERVE;
 
 /// One line for each pool.
 pub(super) fn pools(usage: &Usage) -> String {
@@ -114,6 +115,7 @@ fn holder(held: &Holder) -> String {
     let of = |key: &str| held.attributes.get(key);
     match (of("namespace"), of("pod"), of("type")) {
         (Some(namespace), Some(pod), _) => format!("pod {namespace}/{pod}"),
+        (_, _, Some(kind)) if kind == RESERVE => "reserve for an outage".to_owned(),
         (_, _, Some(kind)) => kind.clone(),
         _ => held.handle.clone(),
     }
@@ -190,5 +192,17 @@ mod tests {
         assert!(address(&usage(), "10.0.0.9".parse().unwrap()).contains("held by nobody"));
         assert!(address(&usage(), "10.9.0.9".parse().unwrap()).contains("of no pool: in no block"));
         assert!(holders(&usage(), true).contains("pod default/web"));
+    }
+
+    #[test]
+    fn an_operator_sees_what_is_held_back_for_what() {
+        let mut usage = usage();
+        let held = &mut usage.pools[0].blocks[0].held[0];
+        held.attributes = [("type".to_owned(), RESERVE.to_owned())].into();
+        assert!(
+            holders(&usage, true).contains("10.0.0.1  reserve for an outage"),
+            "{}",
+            holders(&usage, true)
+        );
     }
 }

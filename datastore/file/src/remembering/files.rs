@@ -22,6 +22,25 @@ fn file_name((kind, only): &Question) -> String {
 
 /// Replaces the file of one answer.
 pub(super) fn write(directory: &Path, question: &Question, answer: &Answer) -> io::Result<()> {
+    replace(directory, question, answer, |_| Ok(()))
+}
+
+/// Replaces the file of one answer by one whose content survives a loss of power; [`settle`] is to follow.
+pub(super) fn write_durably(directory: &Path, question: &Question, answer: &Answer) -> io::Result<()> {
+    replace(directory, question, answer, fs::File::sync_all)
+}
+
+/// Waits until the disk has the names of all files.
+pub(super) fn settle(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+fn replace(
+    directory: &Path,
+    question: &Question,
+    answer: &Answer,
+    finish: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let (kind, only) = question;
     let only = match only {
@@ -36,6 +55,7 @@ pub(super) fn write(directory: &Path, question: &Question, answer: &Answer) -> i
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     io::Write::write_all(&mut file, page.to_string().as_bytes())?;
+    finish(&file)?;
     fs::rename(temporary, path)
 }
 

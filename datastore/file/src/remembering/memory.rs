@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -79,6 +80,11 @@ impl Memory {
 
     /// A write of ours: it is in our answers before it is acted on.
     pub(super) fn wrote(&self, object: &Object) {
+        if object.kind == Kind::IPAMBlock {
+            // The next agent asks for each block of its node by name, and nobody need have done so yet.
+            let alone = (object.kind, Only::Key(object.key()));
+            self.answers().known.entry(alone).or_default();
+        }
         for question in self.questions_about(object) {
             match question.1.selects(object) {
                 true => self.put(&question, object),
@@ -145,6 +151,19 @@ impl Memory {
             Some(answer) => files::write(&self.directory, question, &answer),
             None => files::remove(&self.directory, question),
         };
+    }
+
+    /// Writes every answer about single objects of a kind, and waits until the disk has them.
+    pub(super) fn settle(&self, kind: Kind) -> Result<(), Error> {
+        let answers = self.answers();
+        let about = answers.known.iter().filter(|((known, only), answer)| {
+            *known == kind && matches!(only, Only::Key(_)) && !answer.is_empty()
+        });
+        let settled = about
+            .map(|(question, answer)| files::write_durably(&self.directory, question, answer))
+            .chain([files::settle(&self.directory)])
+            .collect::<io::Result<()>>();
+        settled.map_err(|error| unavailable(&self.directory, error))
     }
 
     fn write_all(&self) {

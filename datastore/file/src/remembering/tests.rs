@@ -109,3 +109,22 @@ async fn secrets_are_never_on_disk_and_damaged_files_are_left_out() {
     cluster.down();
     assert!(remembering(&cluster, &directory).list(Kind::IPPool, &Only::All).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_nobody_asked_for_before_it_was_written_is_remembered_and_a_ping_is_not_answered_from_memory()
+ {
+    let (cluster, directory) = (cluster(), TempDir::new().unwrap());
+    let before = remembering(&cluster, &directory);
+    let block = Object::new(Kind::IPAMBlock, "10-0-0-0-26", &json!({"n": 1}));
+    let written = before.create(block).await.unwrap();
+    let config = Object::new(Kind::IPAMConfig, "default", &json!({}));
+    before.create(config).await.unwrap();
+    before.ping().await.unwrap();
+    before.settle().await.unwrap();
+    cluster.down();
+    let after = remembering(&cluster, &directory);
+    assert_eq!(after.get(Kind::IPAMBlock, "10-0-0-0-26").await, Ok(Some(written)));
+    assert!(after.ping().await.is_err());
+    fs::remove_dir_all(directory.path()).unwrap();
+    assert!(after.settle().await.is_err(), "what cannot be kept is said");
+}

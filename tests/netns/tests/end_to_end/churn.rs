@@ -41,8 +41,7 @@ fn assert_nothing_is_left(cluster: &Cluster) {
     eventually(SOON, "everything to be given back", || {
         let stored = Stored::read(&cluster.datastore())?;
         stored.audit()?;
-        let held = stored.held()?;
-        ensure!(held.is_empty() && stored.handles.is_empty(), "{held:?} {:?}", stored.handles);
+        stored.is_at_rest()?;
         for node in cluster.lab().nodes() {
             let spooled = files_in(&node.cni_spool());
             ensure!(spooled == 0, "{spooled} DELs are in the spool of {}", node.name());

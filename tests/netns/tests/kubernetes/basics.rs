@@ -31,7 +31,7 @@ fn pods_of_different_nodes_reach_each_other_and_their_objects_say_where_they_are
     }
     let stored = stored(&cluster).unwrap();
     stored.audit().unwrap();
-    assert!(stored.handles.is_empty() && stored.held().unwrap().is_empty(), "{:?}", stored.handles);
+    stored.is_at_rest().unwrap();
 }
 
 /// Without `-o` of any kind.

@@ -164,5 +164,5 @@ fn nodes_of_calico_and_ours_take_addresses_at_once_without_collision_and_all_the
     }
     let stored = stored(&cluster).unwrap();
     stored.audit().unwrap();
-    assert!(stored.handles.is_empty() && stored.held().unwrap().is_empty(), "{:?}", stored.handles);
+    stored.is_at_rest().unwrap();
 }

@@ -1,9 +1,11 @@
 //! The API server is away: killed, or frozen with all its connections. Nothing that is connected notices.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use manx_lab::{Cluster, Lab, Ping, RouteEvent, RouteMonitor, eventually};
+use anyhow::{Context as _, Result, ensure};
+use manx_lab::{Cluster, Lab, Ping, Pod, RouteEvent, RouteMonitor, eventually};
+
+use manx_netns::at_once;
 
 use crate::support::{SOON, annotation, assert_everybody_reaches_everybody, assert_routes, founding, stored};
 
@@ -41,76 +43,156 @@ impl Watch {
     }
 }
 
-/// One call of the plugin: its error code, `None` for success.
-fn cni(lab: &Lab, command: &str, node: &str, pod: &str) -> Option<u64> {
-    let reply = lab.cni(&lab.cni_call(command, node, pod, "default").unwrap()).unwrap();
-    println!("{command} {pod}: {:?} {}", reply.exit, reply.json);
-    match reply.exit {
-        Some(0) => None,
-        _ => Some(reply.error_code().unwrap()),
+/// The addresses that a node holds back of a block of 64.
+const RESERVE: usize = 8;
+
+/// A Pod that the agent of a node has been told of, as its memory on disk says, but whose sandbox is still to come.
+fn expect_pods(cluster: &Cluster, node: &str, pods: &[String]) {
+    for pod in pods {
+        cluster.kubelet().unwrap().create(node, pod, "default").unwrap();
+        cluster.lab().pod_namespace(pod).unwrap();
     }
+    let remembered = cluster.lab().node(node).unwrap().dir().join("remembered/pods.node.json");
+    eventually(SOON, "the agent to be told of the pods", || {
+        let known = std::fs::read_to_string(&remembered)?;
+        let unknown: Vec<_> = pods.iter().filter(|pod| !known.contains(&format!("{pod:?}"))).collect();
+        ensure!(unknown.is_empty(), "{node} does not know {unknown:?}");
+        Ok(())
+    })
+    .unwrap();
 }
 
-/// A Pod that node1 has been told of, but whose sandbox is still to come.
-fn expect_pod(cluster: &Cluster, pod: &str) {
-    cluster.kubelet().unwrap().create("node1", pod, "default").unwrap();
-    cluster.lab().pod_namespace(pod).unwrap();
+/// Waits until every node holds back what it should.
+fn await_reserves(cluster: &Cluster) {
+    eventually(SOON, "every node to hold addresses back", || {
+        let stored = stored(cluster)?;
+        for node in cluster.node_names() {
+            let handle =
+                stored.handles.iter().find(|handle| handle.handle_id == format!("manx-reserve-{node}"));
+            let held: u32 = handle.with_context(|| format!("{node} has no reserve"))?.block.values().sum();
+            ensure!(held as usize == RESERVE, "{node} holds {held} back");
+        }
+        stored.audit()
+    })
+    .unwrap();
 }
 
-/// What was asked for while the API server was away has come about: `early` is attached, pod2 is gone.
+/// ADD for a sandbox of a pod, the `nth` one; the code of the plugin's error.
+fn add(lab: &Lab, node: &str, pod: &str, nth: usize) -> std::result::Result<Pod, u64> {
+    let mut call = lab.cni_call("ADD", node, pod, "default").unwrap();
+    call.container_id += &format!("-{nth}");
+    let reply = lab.cni(&call).unwrap();
+    println!("ADD {pod}: {:?} {}", reply.exit, reply.json);
+    if let Some(code) = reply.error_code() {
+        return Err(code);
+    }
+    let result = reply.ok().unwrap();
+    let address = result["ips"][0]["address"].as_str().unwrap().trim_end_matches("/32").parse().unwrap();
+    let container_id = call.container_id;
+    let (name, namespace, node) = (pod.to_owned(), "default".to_owned(), node.to_owned());
+    let pod = Pod { name, namespace, node, container_id, address, result };
+    let file = lab.dir().join(format!("pods/{}.json", pod.name));
+    std::fs::write(file, serde_json::to_vec_pretty(&pod).unwrap()).unwrap();
+    Ok(pod)
+}
+
+/// DEL for the sandbox that a pod has, which is always answered.
+fn del(lab: &Lab, pod: &str) {
+    let known = lab.pod(pod).unwrap();
+    let mut call = lab.cni_call("DEL", &known.node, pod, "default").unwrap();
+    call.container_id = known.container_id;
+    lab.cni(&call).unwrap().ok().unwrap();
+    std::fs::remove_file(lab.dir().join(format!("pods/{pod}.json"))).unwrap();
+}
+
+/// Takes a pod away without a word to the API server.
+fn end(lab: &Lab, pod: &str) {
+    del(lab, pod);
+    manx_lab::netns::remove(&[lab.netns(pod)]).unwrap();
+}
+
+/// What came about while the API server was away is in IPAM and in the Pods, and nothing else is.
 fn assert_all_is_made_up_for(cluster: &mut Cluster) {
     for node in cluster.node_names() {
         cluster.wait_ready(&node).unwrap();
     }
     cluster.wait_converged().unwrap();
-    let early = cluster.lab().pod("early").unwrap();
-    eventually(SOON, "IPAM and annotations to be as the pods are", || {
+    eventually(SOON * 2, "IPAM and annotations to be as the pods are", || {
         let stored = stored(cluster)?;
         stored.audit()?;
-        let held = stored.held()?;
-        ensure!(held.len() == 4 && held.contains_key(&early.address), "{held:?}");
-        let path = "/api/v1/namespaces/default/pods/early";
-        let said = annotation(cluster, path, "cni.projectcalico.org/podIP")?;
-        ensure!(said == format!("{}/32", early.address), "early is said to have {said}");
+        let mut held = stored.held()?;
+        for pod in cluster.lab().pods()? {
+            let handle = held.remove(&pod.address);
+            let expected = format!("k8s-pod-network.{}", pod.container_id);
+            ensure!(handle == Some(expected), "{}, of {}, is held by {handle:?}", pod.address, pod.name);
+            says(cluster, &pod)?;
+        }
+        ensure!(held.is_empty(), "held in vain: {held:?}");
         Ok(())
     })
     .unwrap();
+    for node in cluster.node_names() {
+        let problems = cluster.status(&node).unwrap()["problems"].to_string();
+        assert!(!problems.contains("addresses: "), "{problems}");
+    }
+    await_reserves(cluster);
     assert_routes(cluster, "Never");
     assert_everybody_reaches_everybody(cluster);
 }
 
-/// Takes pod2 away without a word to the API server.
-fn delete_pod2(lab: &Lab) {
-    assert_eq!(cni(lab, "DEL", "node2", "pod2"), None, "a DEL is always answered");
-    manx_lab::netns::remove(&[lab.netns("pod2")]).unwrap();
-    std::fs::remove_file(lab.dir().join("pods/pod2.json")).unwrap();
+fn says(cluster: &Cluster, pod: &Pod) -> Result<()> {
+    let path = format!("/api/v1/namespaces/default/pods/{}", pod.name);
+    let said = annotation(cluster, &path, "cni.projectcalico.org/podIP")?;
+    ensure!(said == format!("{}/32", pod.address), "{} is said to have {said}", pod.name);
+    let said = annotation(cluster, &path, "cni.projectcalico.org/containerID")?;
+    ensure!(said == pod.container_id, "{} is said to be {said}", pod.name);
+    Ok(())
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("{prefix}{number}")).collect()
 }
 
 #[test]
-fn while_the_api_server_is_dead_all_forwards_pods_come_and_go_and_an_agent_may_be_started_again() {
+fn while_the_api_server_is_dead_all_forwards_pods_come_and_go_and_agents_may_be_started_again() {
     let mut cluster = founding("Never");
     let lab = Lab::open(cluster.lab().name()).unwrap();
-    expect_pod(&cluster, "early");
-    expect_pod(&cluster, "unready");
+    let mut late = names("late", RESERVE + 2);
+    expect_pods(&cluster, "node1", &late);
+    let last = late.pop().unwrap();
+    expect_pods(&cluster, "node3", &["after".to_owned()]);
+    await_reserves(&cluster);
     let watch = Watch::over(&lab);
     cluster.control_plane_mut().unwrap().kill().unwrap();
 
-    // From a block that the node has, or later: kubelet tries again.
-    let code = cni(&lab, "ADD", "node1", "early");
-    assert!([None, Some(11)].contains(&code), "{code:?}");
-    delete_pod2(&lab);
-    cluster.agent("node3").unwrap().kill().unwrap();
-    cluster.agent("node3").unwrap().start_again().unwrap();
-    eventually(SOON, "the new agent to answer", || cluster.status("node3").map(drop)).unwrap();
-    // It does not know which addresses are free.
-    assert_eq!(cni(&lab, "ADD", "node3", "unready"), Some(11));
-    for pod in ["pod1", "pod4"] {
-        lab.ping_once(pod, lab.pod("pod3").unwrap().address).unwrap();
+    // As many as are held back, all at once; then one more when one of them has gone.
+    let answers = at_once(late.len(), |index| (index, add(&lab, "node1", &late[index], 1)));
+    let refused = answers.iter().filter_map(|(index, answer)| Some((*index, *answer.as_ref().err()?)));
+    let refused: Vec<(usize, u64)> = refused.collect();
+    let [(waits, 11)] = refused[..] else { panic!("{refused:?}") };
+    let (waits, goes) = (&late[waits], &late[(waits + 1) % late.len()]);
+    end(&lab, goes);
+    add(&lab, "node1", waits, 1).unwrap();
+    assert_everybody_reaches_everybody(&cluster);
+
+    // A pod gets another sandbox, as after a restart of its runtime.
+    del(&lab, "pod2");
+    manx_lab::netns::remove(&[lab.netns("pod2")]).unwrap();
+    lab.pod_namespace("pod2").unwrap();
+    add(&lab, "node2", "pod2", 2).unwrap();
+
+    // Agents that start meanwhile know as much as those before them.
+    for node in ["node1", "node3"] {
+        cluster.agent(node).unwrap().kill().unwrap();
+        cluster.agent(node).unwrap().start_again().unwrap();
+        cluster.wait_ready(node).unwrap();
     }
+    assert_eq!(add(&lab, "node1", &last, 1).unwrap_err(), 11, "what pods have is not given again");
+    add(&lab, "node3", "after", 1).unwrap();
+    assert_everybody_reaches_everybody(&cluster);
 
     cluster.control_plane_mut().unwrap().restart().unwrap();
-    cluster.kubelet().unwrap().forget("pod2", "default").unwrap();
-    eventually(SOON, "the pod to be attached", || lab.pod_attach("node1", "early", "default")).unwrap();
+    cluster.kubelet().unwrap().forget(goes, "default").unwrap();
     assert_all_is_made_up_for(&mut cluster);
     watch.judge("the API server was dead");
 }
@@ -119,20 +201,23 @@ fn while_the_api_server_is_dead_all_forwards_pods_come_and_go_and_an_agent_may_b
 fn while_the_api_server_is_frozen_all_forwards_and_every_call_is_answered_in_time() {
     let mut cluster = founding("Never");
     let lab = Lab::open(cluster.lab().name()).unwrap();
-    expect_pod(&cluster, "early");
+    expect_pods(&cluster, "node1", &names("late", 2));
+    await_reserves(&cluster);
     let watch = Watch::over(&lab);
     cluster.control_plane().unwrap().pause().unwrap();
 
-    let begin = std::time::Instant::now();
-    let code = cni(&lab, "ADD", "node1", "early");
-    assert!([None, Some(11)].contains(&code), "{code:?}");
-    delete_pod2(&lab);
+    let begin = Instant::now();
+    add(&lab, "node1", "late1", 1).unwrap();
+    end(&lab, "pod2");
     // What kubelet gives a sandbox is two minutes and more.
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    let begin = Instant::now();
+    add(&lab, "node1", "late2", 1).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(5), "it is known by now: {:?}", begin.elapsed());
+    assert_everybody_reaches_everybody(&cluster);
 
     cluster.control_plane().unwrap().resume().unwrap();
     cluster.kubelet().unwrap().forget("pod2", "default").unwrap();
-    eventually(SOON, "the pod to be attached", || lab.pod_attach("node1", "early", "default")).unwrap();
     assert_all_is_made_up_for(&mut cluster);
     watch.judge("the API server was frozen");
 }

@@ -183,7 +183,7 @@ fn no_address_is_given_twice_or_leaked_while_requests_are_turned_away_and_agents
     let added = begin.elapsed();
     at_once(PODS, |index| load.remove(index));
     assert_audit(&cluster, "everything to be given back", |stored| {
-        ensure!(stored.held()?.is_empty() && stored.handles.is_empty(), "{:?}", stored.handles);
+        stored.is_at_rest()?;
         Ok(())
     });
     let requests = cluster.control_plane().unwrap().audit().since(mark).unwrap();

@@ -1,0 +1,271 @@
+//! What the owner does while the datastore is away, and when it is back.
+//!
+//! It is away when a call was not answered, and suspected to be when a watch was cut off. Meanwhile releases are owed and
+//! not asked for, since one that is asked for in vain may come about at any time later; requests are served from what
+//! nobody else is given ([`Allocator::assign_away`]). A ping asks beside all that whether it is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use manx_datastore::{Datastore, Error as StoreError};
+use manx_ipam::{Allocator, AssignRequest, Assigned, Rules};
+use tokio::time::timeout;
+
+use super::{Granted, Owner, Refused, Release, is_unavailable};
+use crate::cluster::Cluster;
+use crate::information::is_locked;
+
+/// For so long a request waits to hear whether the datastore is back before it is turned away.
+const IMPATIENT: Duration = Duration::from_secs(1);
+
+/// What is known of an absence of the datastore.
+#[derive(Debug, Default)]
+pub(super) struct Absence {
+    /// A call was not answered, and none since.
+    away: bool,
+    /// A watch was cut off, and it is not known yet what that means.
+    suspected: bool,
+    /// What the watches said last.
+    lost: bool,
+    /// What went wrong when what had been given was written.
+    wrong: Vec<String>,
+}
+
+impl Absence {
+    /// What the last agent gave out is not written yet: until it is, nothing is taken from the datastore.
+    pub(super) fn new(allocator: &Allocator) -> Self {
+        Self { away: allocator.promised().next().is_some(), ..Self::default() }
+    }
+
+    /// A call was not answered.
+    pub(super) fn begin(&mut self) {
+        self.away = true;
+    }
+
+    /// Whether there is reason to believe that nobody answers.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.away || self.suspected
+    }
+}
+
+/// The question whether the datastore is there, while it is under way.
+#[derive(Default)]
+pub(super) struct Ping(Option<BoxFuture<'static, Result<(), StoreError>>>);
+
+impl Ping {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn send(&mut self, store: &Arc<dyn Datastore>) {
+        let store = Arc::clone(store);
+        self.0 = Some(Box::pin(async move { store.ping().await }));
+    }
+
+    /// Whether it was answered; never resolves while none is under way.
+    pub(super) async fn answer(&mut self) -> bool {
+        let Some(ping) = &mut self.0 else { return std::future::pending().await };
+        let answer = ping.await;
+        self.0 = None;
+        answer.is_ok()
+    }
+}
+
+impl Owner {
+    /// Whether something waits for the datastore.
+    pub(crate) fn waits(&self) -> bool {
+        self.absence.is_suspected() || !self.owed.is_empty() || self.allocator.promised().next().is_some()
+    }
+
+    /// A watch that is cut off is the first sign.
+    pub(super) fn notice_loss(&mut self) {
+        let lost = self.cluster.borrow().lost.is_some();
+        self.absence.suspected |= lost && !self.absence.lost;
+        self.absence.lost = lost;
+    }
+
+    /// Remembers to give back what `handle` holds.
+    pub(super) fn owe(&mut self, handle: &str) -> Release {
+        self.allocator.leave((self.wall_clock)(), handle);
+        self.owed.insert(handle.to_owned());
+        Release::Owed
+    }
+
+    /// What the last agent left to be given back.
+    pub(crate) fn owe_all(&mut self, handles: impl IntoIterator<Item = String>) {
+        self.owed.extend(handles);
+    }
+
+    /// Writes what was given out, then gives back what is owed; `true` when nothing is left to do.
+    pub(super) async fn come_back(&mut self) -> bool {
+        self.absence.suspected = false;
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        if is_locked(&cluster) {
+            return false;
+        }
+        self.redeem(&cluster).await;
+        self.tell_owed();
+        !self.absence.away && self.pay().await && self.absence.wrong.is_empty()
+    }
+
+    /// The owed handles that hold what others were promised: not given back before that is written.
+    pub(super) fn needed(&self) -> BTreeSet<String> {
+        let promised: BTreeSet<IpAddr> =
+            self.allocator.promised().flat_map(|(_, addresses)| addresses).copied().collect();
+        let held = self.allocator.allocations().filter(|(address, _, _)| promised.contains(address));
+        held.map(|(_, handle, _)| handle.to_owned()).filter(|handle| self.owed.contains(handle)).collect()
+    }
+
+    async fn redeem(&mut self, cluster: &Cluster) {
+        let before: Vec<String> = self.allocator.promised().map(|(handle, _)| handle.to_owned()).collect();
+        let (now, reserved) = ((self.wall_clock)(), reserved(cluster));
+        let rules = rules(cluster, &self.allocator, &reserved);
+        let redeemed = self.allocator.redeem(&*self.store, now, rules, &self.owed).await;
+        let wrong: Vec<String> = match redeemed {
+            Err(error) if is_unavailable(&error) => {
+                self.absence.begin();
+                return;
+            }
+            Err(error) => {
+                vec![format!("what pods were given while the datastore was away is not written yet: {error}")]
+            }
+            Ok(broken) => broken.iter().map(ToString::to_string).collect(),
+        };
+        self.absence.away = false;
+        let written = before.len() - self.allocator.promised().count();
+        if written > 0 {
+            tracing::info!("{written} pods that came while the datastore was away are in IPAM");
+            if let Err(error) = self.store.settle().await {
+                tracing::warn!("an agent that starts without the datastore may go by old knowledge: {error}");
+            }
+        }
+        for text in wrong.iter().filter(|text| !self.absence.wrong.contains(text)) {
+            tracing::error!("{text}");
+        }
+        self.absence.wrong = wrong;
+    }
+
+    /// From the datastore; where it does not answer, from what nobody else is given.
+    pub(super) async fn assign_all(
+        &mut self,
+        cluster: &Cluster,
+        requests: &[AssignRequest],
+    ) -> Vec<Result<Granted, Refused>> {
+        let pick = |which: &[usize]| which.iter().map(|index| requests[*index].clone()).collect::<Vec<_>>();
+        let known = |index: &usize| self.absence.away || self.is_promised(&requests[*index].handle);
+        let (mut alone, ask): (Vec<usize>, Vec<usize>) = (0..requests.len()).partition(known);
+        let (mut answers, mut unanswered) = (BTreeMap::new(), Vec::new());
+        let given = self.ask(cluster, &pick(&ask)).await;
+        for (index, answer) in ask.into_iter().zip(given) {
+            match answer {
+                Err(error) if is_unavailable(&error) => {
+                    self.absence.begin();
+                    unanswered.push(index);
+                }
+                answer => drop(answers.insert(index, answer)),
+            }
+        }
+        alone.extend(&unanswered);
+        let reserved = reserved(cluster);
+        let rules = rules(cluster, &self.allocator, &reserved);
+        let given = self.allocator.assign_away((self.wall_clock)(), rules, &pick(&alone));
+        answers.extend(alone.iter().copied().zip(given));
+        alone.retain(|index| matches!(answers[index], Err(manx_ipam::Error::Away { .. })));
+        if !alone.is_empty() && self.is_back_after_all().await {
+            let given = self.ask(cluster, &pick(&alone)).await;
+            if given.iter().any(|answer| answer.as_ref().is_err_and(is_unavailable)) {
+                self.absence.begin();
+            }
+            answers.extend(alone.into_iter().zip(given));
+        }
+        for handle in unanswered.iter().map(|index| &requests[*index].handle) {
+            // It may hold something all the same.
+            if !self.is_promised(handle) && self.absence.away {
+                self.owe(handle);
+            }
+        }
+        let granted = |(index, answer): (usize, Result<_, manx_ipam::Error>)| {
+            Ok(Granted { assigned: answer?, away: self.is_promised(&requests[index].handle) })
+        };
+        answers.into_iter().map(granted).collect()
+    }
+
+    /// Before somebody is turned away it is asked once more, with little patience: others wait.
+    async fn is_back_after_all(&mut self) -> bool {
+        let answer = timeout(IMPATIENT, self.store.ping()).await;
+        if matches!(answer, Ok(Ok(()))) {
+            self.come_back().await;
+        }
+        !self.absence.away
+    }
+
+    async fn ask(
+        &mut self,
+        cluster: &Cluster,
+        requests: &[AssignRequest],
+    ) -> Vec<Result<Vec<Assigned>, manx_ipam::Error>> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        let mut reserved = reserved(cluster);
+        // What pods have is given to nobody, even if the datastore should say that it is free.
+        let promised = self.allocator.promised().flat_map(|(_, addresses)| addresses);
+        reserved.extend(promised.map(|address| IpNet::from(*address)));
+        let rules = rules(cluster, &self.allocator, &reserved);
+        self.allocator.assign(&*self.store, (self.wall_clock)(), rules, requests).await
+    }
+
+    fn is_promised(&self, handle: &str) -> bool {
+        self.allocator.promised().any(|(promised, _)| promised == handle)
+    }
+
+    /// Keeps the reserve as it should be, while nobody waits for anything else.
+    pub(super) async fn keep_reserve(&mut self) {
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let busy = self.waits() || !self.commands.is_empty();
+        if busy || !cluster.in_sync || is_locked(&cluster) {
+            return;
+        }
+        let reserved = reserved(&cluster);
+        let rules = rules(&cluster, &self.allocator, &reserved);
+        let (now, most) = ((self.wall_clock)(), self.reserve);
+        match self.allocator.keep_reserve(&*self.store, now, rules, most).await {
+            Err(error) if is_unavailable(&error) => self.absence.begin(),
+            Err(error) => tracing::debug!("the reserve is not as it should be yet: {error}"),
+            Ok(()) => {}
+        }
+    }
+
+    pub(super) fn tell_owed(&self) {
+        let count = self.owed.len();
+        let owed = (count > 0)
+            .then(|| format!("what {count} gone pods held is given back when the datastore answers"));
+        let count = self.allocator.promised().count();
+        let promised = (count > 0).then(|| {
+            format!(
+                "{count} pods were attached while the datastore was away, and IPAM does not know of them yet"
+            )
+        });
+        let wrong = self.absence.wrong.iter().cloned();
+        self.problems.set("addresses", owed.into_iter().chain(promised).chain(wrong));
+    }
+}
+
+fn reserved(cluster: &Cluster) -> Vec<IpNet> {
+    cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect()
+}
+
+fn rules<'a>(cluster: &'a Cluster, allocator: &Allocator, reserved: &'a [IpNet]) -> Rules<'a> {
+    static UNLABELLED: BTreeMap<String, String> = BTreeMap::new();
+    let node = cluster.nodes.get(allocator.node().as_str());
+    Rules {
+        pools: &cluster.pools,
+        reserved,
+        config: &cluster.ipam,
+        node_labels: node.map_or(&UNLABELLED, |node| &node.labels),
+    }
+}

@@ -1,0 +1,79 @@
+use super::*;
+use manx_datastore::testing::{Faults, Faulty};
+use manx_datastore::{Memory, Only};
+use manx_model::{IpPool, Kind, Object};
+
+/// An owner with one pool, on a store that can be cut off.
+fn owner() -> (Addresses, Faulty<Memory>) {
+    owner_with(0)
+}
+
+fn owner_with(reserve: usize) -> (Addresses, Faulty<Memory>) {
+    let store = Faulty::new(Memory::new(), 1, Faults::default());
+    let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
+    let pools = vec![IpPool::from_object(&pool).unwrap()];
+    let (_, cluster) =
+        watch::channel(Arc::new(Cluster { pools: Arc::new(pools), in_sync: true, ..Cluster::default() }));
+    let allocator = Allocator::new("n1".parse().unwrap());
+    let door = Arc::new(store.clone());
+    let clock = || SystemTime::UNIX_EPOCH;
+    let (mut owner, addresses) =
+        Owner::new(allocator, door, cluster, Told::default(), clock, Problems::default());
+    owner.reserve = reserve;
+    tokio::spawn(owner.run());
+    (addresses, store)
+}
+
+async fn assign(addresses: &Addresses, handle: &str) -> IpAddr {
+    let request = AssignRequest::ipv4(handle, BTreeMap::new());
+    addresses.assign(request).await.unwrap().assigned[0].address
+}
+
+async fn handles(store: &Faulty<Memory>) -> usize {
+    store.list(Kind::IPAMHandle, &Only::All).await.unwrap().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_released_while_the_datastore_is_away_is_given_back_when_it_answers() {
+    let (addresses, store) = owner();
+    let held = assign(&addresses, "net.a").await;
+    store.down();
+    assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
+    tokio::time::sleep(RETRY_MOST * 10).await;
+    store.up();
+    assert_eq!(handles(&store).await, 1);
+    tokio::time::sleep(RETRY_MOST).await;
+    assert_eq!(handles(&store).await, 0);
+    assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Done(Vec::new()));
+    assert_ne!(assign(&addresses, "net.b").await, held, "the first free one is another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_comes_back_keeps_what_it_was_to_give_back() {
+    let (addresses, store) = owner();
+    let held = assign(&addresses, "net.a").await;
+    store.down();
+    assert_eq!(addresses.release("net.a".into()).await.unwrap(), Release::Owed);
+    store.up();
+    assert_eq!(assign(&addresses, "net.a").await, held);
+    tokio::time::sleep(RETRY_MOST * 2).await;
+    assert_eq!(handles(&store).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_answered_is_served_from_the_reserve_and_written_when_it_is() {
+    let (addresses, store) = owner_with(8);
+    assign(&addresses, "net.a").await;
+    tokio::time::sleep(RETRY_FIRST).await;
+    assert_eq!(handles(&store).await, 2, "net.a and the reserve");
+    store.down();
+    let granted = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
+    assert!(granted.away);
+    let again = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
+    assert_eq!(granted, again);
+    store.up();
+    tokio::time::sleep(RETRY_MOST).await;
+    assert_eq!(handles(&store).await, 3);
+    let written = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
+    assert_eq!(written, Granted { away: false, ..granted });
+}

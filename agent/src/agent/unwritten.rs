@@ -1,0 +1,52 @@
+//! Pods that the last agent attached while the datastore was away, and that IPAM does not know of: the kernel does.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use manx_felix::Snapshot;
+use manx_ipam::Allocator;
+use manx_model::veth_name;
+
+use crate::addresses::by_handle;
+use crate::cluster::Cluster;
+
+/// Promises every pod that the kernel has what is routed to it, where IPAM does not say the same. `handles` is what links
+/// carry as alias, with the addresses that are routed to them.
+pub(super) fn promise(
+    allocator: &mut Allocator,
+    handles: &BTreeMap<String, Vec<IpAddr>>,
+    kernel: &Snapshot,
+    cluster: &Cluster,
+    prefix: &str,
+    now: SystemTime,
+) {
+    let held = by_handle(allocator);
+    let is_known = |handle: &String, addresses: &[IpAddr]| {
+        let held = held.get(handle.as_str()).map_or(&[][..], |held| &held.addresses);
+        addresses.iter().all(|address| held.contains(address))
+    };
+    let in_pool = |address: &IpAddr| cluster.pools.iter().any(|pool| pool.contains(*address));
+    let unknown: Vec<_> = handles
+        .iter()
+        .filter(|(handle, addresses)| !is_known(handle, addresses) && addresses.iter().all(in_pool))
+        .map(|(handle, addresses)| (handle.clone(), addresses.clone()))
+        .collect();
+    for (handle, addresses) in unknown {
+        tracing::info!(handle, ?addresses, "a pod of which IPAM does not know");
+        let mut attributes = BTreeMap::from([("timestamp".to_owned(), manx_ipam::rfc3339(now))]);
+        let link = kernel.links.values().find(|link| link.alias.as_ref() == Some(&handle));
+        if let Some((namespace, pod)) = link.and_then(|link| pod_behind(&link.name, cluster, prefix)) {
+            attributes.extend([("namespace".to_owned(), namespace), ("pod".to_owned(), pod)]);
+        }
+        allocator.promise(handle, attributes, addresses);
+    }
+}
+
+/// The pod of this node whose host end has this name. One that is gone cannot be found: what it has is held by its handle
+/// alone.
+fn pod_behind(device: &str, cluster: &Cluster, prefix: &str) -> Option<(String, String)> {
+    let mut pods = cluster.pods.keys().filter_map(|key| key.split_once('/'));
+    pods.find(|(namespace, pod)| veth_name(prefix, namespace, pod) == device)
+        .map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()))
+}
