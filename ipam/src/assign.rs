@@ -178,12 +178,11 @@ impl Allocator {
         let changed = places.into_iter().filter_map(|(cidr, items)| {
             let block = self.at_hand(batch, cidr)?;
             let spec = self.allocated(door, batch, block, &items);
-            Some((cidr, items, Block { object: block.object.clone(), spec }))
+            Some(((cidr, items), Block { object: block.object.clone(), spec }))
         });
-        let changed: Vec<(IpNet, Vec<usize>, Block)> = changed.collect();
-        let writes = changed.iter().map(|(_, _, block)| bump(door.store, block.clone()));
-        let written = join_all(writes).await;
-        for ((cidr, items, _), written) in changed.into_iter().zip(written) {
+        let (places, blocks): (Vec<_>, Vec<_>) = changed.unzip();
+        let written = join_all(blocks.into_iter().map(|block| bump(door.store, block))).await;
+        for ((cidr, items), written) in places.into_iter().zip(written) {
             match written {
                 Ok(block) => self.take_in(batch, block),
                 Err(error) => self.block_not_written(door, batch, cidr, &items, error).await,
