@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) file: String,
     /// The hash of its bytes.
     pub(crate) hash: String,
-    pub(crate) object: Result<Object, Invalid>,
+    pub(crate) object: Result<Arc<Object>, Invalid>,
     /// When the file was last written.
     pub(crate) written: SystemTime,
 }
@@ -190,7 +190,7 @@ impl Directory {
         // Reading YAML costs more than everything else about a write, and the same bytes say the same.
         let object = self.understood(path, &hash).unwrap_or_else(|| {
             let object = self.understand(kind, file, path, metadata.len(), &bytes);
-            object.map(|object| identify(object, &hash))
+            object.map(|object| Arc::new(identify(object, &hash)))
         });
         let entry = Arc::new(Entry { file: file.to_owned(), hash, object, written });
         let settled = SystemTime::now().duration_since(written).is_ok_and(|age| age >= TICK);
@@ -200,17 +200,18 @@ impl Directory {
     }
 
     /// What the file said when its bytes had this hash, if that was the last time.
-    fn understood(&self, path: &Path, hash: &str) -> Option<Result<Object, Invalid>> {
+    fn understood(&self, path: &Path, hash: &str) -> Option<Result<Arc<Object>, Invalid>> {
         let cache = self.cache();
         let (_, entry) = cache.get(path)?;
         (entry.hash == hash).then(|| entry.object.clone())
     }
 
     /// Remembers what was just written.
-    fn remember(&self, path: PathBuf, hash: String, object: &Object) {
-        let (file, written) = (file_name(object.name()), SystemTime::now());
-        let entry = Entry { file, hash, object: Ok(object.clone()), written };
+    fn remember(&self, path: PathBuf, (object, hash): (Object, String)) -> Object {
+        let (file, written) = (file_name(&object.key()), SystemTime::now());
+        let entry = Entry { file, hash, object: Ok(Arc::new(object.clone())), written };
         self.cache().insert(path, (None, Arc::new(entry)));
+        object
     }
 
     fn understand(
@@ -249,25 +250,26 @@ impl Directory {
         object.metadata.uid = None;
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
-        let hash = prepared.hash().to_owned();
         let stored = prepared.put_new(&path)?;
-        self.remember(path, hash, &stored);
-        Ok(stored)
+        Ok(self.remember(path, stored))
     }
 
     /// Replaces this very version.
     pub(crate) fn update(&self, mut object: Object) -> Result<Object, Error> {
-        let current = self.compare(&object)?;
-        object.metadata.uid.clone_from(&current.metadata.uid);
+        check_storable(&object)?;
         let path = self.manifest(&object);
-        let expected = current.metadata.resource_version;
+        let expected = object.metadata.resource_version.take();
+        // What is known of the file will do here, and may be old: under the lock it is read.
+        let current = match self.known(&path).filter(|known| known.metadata.resource_version == expected) {
+            Some(known) => known,
+            None => self.compare(&object, expected.as_deref())?,
+        };
+        object.metadata.uid.clone_from(&current.metadata.uid);
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
-        self.compare(&prepared.object_at(expected))?;
-        let hash = prepared.hash().to_owned();
+        self.compare(prepared.object(), expected.as_deref())?;
         let stored = prepared.put_over(&path)?;
-        self.remember(path, hash, &stored);
-        Ok(stored)
+        Ok(self.remember(path, stored))
     }
 
     /// Other annotations, whoever writes the rest.
@@ -277,7 +279,9 @@ impl Directory {
         annotations: &BTreeMap<String, Option<String>>,
     ) -> Result<Object, Error> {
         loop {
-            let changed = annotated(self.current(object)?, object, annotations)?;
+            check_storable(object)?;
+            let current = Arc::unwrap_or_clone(self.current(object)?);
+            let changed = annotated(current, object, annotations)?;
             match self.update(changed) {
                 // Somebody wrote the rest in between, which is not what is compared here.
                 Err(Error::Conflict { .. }) => {}
@@ -288,8 +292,9 @@ impl Directory {
 
     /// Deletes this very version.
     pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
+        check_storable(object)?;
         let _lock = self.lock.take()?;
-        self.compare(object)?;
+        self.compare(object, object.metadata.resource_version.as_deref())?;
         let path = self.manifest(object);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::gone(object)),
@@ -300,17 +305,21 @@ impl Directory {
         }
     }
 
+    /// The object that was last read or written at `path`.
+    fn known(&self, path: &Path) -> Option<Arc<Object>> {
+        self.cache().get(path).and_then(|(_, entry)| entry.object.clone().ok())
+    }
+
     /// The object as it is stored. Reads the file, whatever the cache says.
-    fn current(&self, object: &Object) -> Result<Object, Error> {
-        check_storable(object)?;
+    fn current(&self, object: &Object) -> Result<Arc<Object>, Error> {
         let entry = self.read_anew(object.kind, &file_name(&object.key()), &self.manifest(object))?;
         Ok(entry.ok_or_else(|| Error::gone(object))?.object.clone()?)
     }
 
-    /// The stored object, if it is the version that `object` is.
-    fn compare(&self, object: &Object) -> Result<Object, Error> {
+    /// The stored object, if it is the version that is expected.
+    fn compare(&self, object: &Object, expected: Option<&str>) -> Result<Arc<Object>, Error> {
         let current = self.current(object)?;
-        match current.metadata.resource_version == object.metadata.resource_version {
+        match current.metadata.resource_version.as_deref() == expected {
             true => Ok(current),
             false => Err(Error::conflict(object)),
         }

@@ -89,7 +89,7 @@ impl FileStore {
 impl Datastore for FileStore {
     async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error> {
         match settled(&self.directory, kind, Some(key.to_owned())).await?.pop() {
-            Some(entry) => Ok(Some(entry.object.clone()?)),
+            Some(entry) => Ok(Some(Object::clone(entry.object.as_ref().map_err(Clone::clone)?))),
             None => Ok(None),
         }
     }
@@ -97,7 +97,7 @@ impl Datastore for FileStore {
     async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error> {
         let entries = settled(&self.directory, kind, None).await?;
         let selected = entries.iter().filter(|entry| entry.concerns(only));
-        Ok(selected.map(|entry| entry.object.clone()).collect())
+        Ok(selected.map(|entry| entry.object.clone().map(Arc::unwrap_or_clone)).collect())
     }
 
     async fn create(&self, object: Object) -> Result<Object, Error> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manx_datastore::{Error, Event, EventSender, Only};
-use manx_model::Kind;
+use manx_model::{Kind, Object};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -229,7 +229,7 @@ impl Reader {
 
 fn event(entry: &Entry) -> Event {
     match &entry.object {
-        Ok(object) => Event::Object(object.clone()),
+        Ok(object) => Event::Object(Object::clone(object)),
         Err(invalid) => Event::Invalid(invalid.clone()),
     }
 }
