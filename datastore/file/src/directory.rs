@@ -6,9 +6,9 @@
 //!
 //! A write makes a new file beside the old one, flushes it, and renames it over the old one while it holds the lock. So
 //! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file.
-//! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name); the
-//! directory is not flushed, since what an acknowledged write promised to a pod ends with the machine as well.
-//! Flushing, which is slow, happens outside of the lock.
+//! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name), but
+//! for a handle's ([`may_be_lost`]); the directory is not flushed, since what an acknowledged write promised to a pod ends
+//! with the machine as well. Flushing, which is slow, happens outside of the lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use manx_model::{Invalid, Kind, Object};
 
 use crate::identity::{hash, identify};
 use crate::lock::Lock;
-use crate::replace::{Prepared, is_temporary};
+use crate::replace::{Prepared, is_temporary, may_be_lost};
 use crate::yaml;
 
 /// A file may be written twice within one tick of the file system's clock. What was read so soon after a write is
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long somebody may take to write a file in place before it counts as damaged.
 pub(crate) const SETTLE: Duration = Duration::from_millis(250);
 
-/// Temporary files of this age belong to nobody.
+/// Temporary files of this age belong to nobody, and what is empty then was not about to be written.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Larger files are refused unread; the largest object that we write is a hundredth of it.
@@ -91,7 +91,7 @@ struct Stamp {
 }
 
 impl Directory {
-    /// Opens `root`, which is created with a directory for each kind, and sweeps what killed writers left.
+    /// Opens `root`, which is created with a directory for each kind, and sweeps what killed writers and power failures left.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(|error| unavailable(root, error))?;
         let root = root.canonicalize().map_err(|error| unavailable(root, error))?;
@@ -337,11 +337,12 @@ impl Directory {
     fn sweep(&self, kind: Kind) -> Result<(), Error> {
         let path = self.path(kind);
         for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))?.flatten() {
-            let name = found.file_name();
-            let ours = name.to_str().is_some_and(is_temporary);
-            let written = found.metadata().and_then(|metadata| metadata.modified());
-            let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
-            if ours && age.is_some_and(|age| age > ABANDONED) {
+            let (name, Ok(metadata)) = (found.file_name(), found.metadata()) else { continue };
+            let is_lost = |file: &str| may_be_lost(kind) && is_manifest(file) && metadata.len() == 0;
+            let nobodys = name.to_str().is_some_and(|file| is_temporary(file) || is_lost(file));
+            let written = metadata.modified().ok();
+            let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+            if nobodys && age.is_some_and(|age| age > ABANDONED) {
                 // Another agent may sweep at the same time.
                 let _ = fs::remove_file(found.path());
             }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use manx_datastore::Error;
-use manx_model::Object;
+use manx_model::{Kind, Object};
 
 use crate::directory::unavailable;
 use crate::identity::{hash, identify, new_uid};
@@ -13,6 +13,13 @@ use crate::yaml;
 
 const PREFIX: &str = ".manx-";
 const SUFFIX: &str = ".tmp";
+
+/// Whether objects of this kind are written without a flush, so that a power failure may leave an empty file. A handle says
+/// where a container's addresses are; the container ends with the machine, its block says who holds them, too, and
+/// empty handles are swept ([`crate::directory`]). Every new pod has one, and a flush takes longer than all else.
+pub(crate) fn may_be_lost(kind: Kind) -> bool {
+    kind == Kind::IPAMHandle
+}
 
 /// Whether this is the name of a file that was to replace another.
 pub(crate) fn is_temporary(file: &str) -> bool {
@@ -33,14 +40,16 @@ struct Temporary {
 }
 
 impl Prepared {
-    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet.
+    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet. It is flushed, unless
+    /// it may be lost with the machine ([`may_be_lost`]).
     pub(crate) fn write(mut object: Object, version: u64, directory: &Path) -> Result<Self, Error> {
         object.metadata.resource_version = Some(version.to_string());
         object.metadata.uid.get_or_insert_with(|| new_uid(version, object.kind, &object.metadata.name));
         let text = yaml::render(&object).map_err(|reason| object.invalid("spec", reason))?;
         let path = directory.join(format!("{PREFIX}{}-{version}{SUFFIX}", std::process::id()));
         let file = Temporary { path, moved: false };
-        file.fill(text.as_bytes()).map_err(|error| unavailable(&file.path, error))?;
+        file.fill(text.as_bytes(), !may_be_lost(object.kind))
+            .map_err(|error| unavailable(&file.path, error))?;
         Ok(Self { file, hash: hash(text.as_bytes()), object })
     }
 
@@ -72,10 +81,10 @@ impl Prepared {
 }
 
 impl Temporary {
-    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
+    fn fill(&self, bytes: &[u8], flush: bool) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
         file.write_all(bytes)?;
-        file.sync_data()
+        if flush { file.sync_data() } else { Ok(()) }
     }
 }
 
