@@ -96,24 +96,41 @@ struct Turn {
     deadline: Option<Instant>,
 }
 
+/// What the loop remembers from turn to turn.
+#[derive(Default)]
+struct Known {
+    lifecycle: Lifecycle,
+    remote: Remote,
+    /// The cluster of the last turn.
+    cluster: Arc<Cluster>,
+}
+
+/// Whether a turn has something new to go by. Pods, namespaces and more come and go, and every read of the kernel for
+/// nothing takes as long as attaching a pod.
+fn concerns_routes(before: &Cluster, after: &Cluster) -> bool {
+    let same = Arc::ptr_eq(&before.nodes, &after.nodes)
+        && (&before.pools, &before.bgp) == (&after.pools, &after.bgp)
+        && (before.in_sync, &before.lost) == (after.in_sync, &after.lost);
+    !same
+}
+
 impl NodeLoop {
     /// Runs until the senders are gone.
     pub async fn run(mut self) {
-        let mut lifecycle = Lifecycle::new();
-        let mut remote = Remote::default();
+        let mut known = Known::default();
         loop {
-            let deadline = self.settle(&mut lifecycle, &mut remote).await;
-            if !self.wait(deadline).await {
+            let deadline = self.settle(&mut known).await;
+            if !self.wait(deadline, &known.cluster).await {
                 return;
             }
         }
     }
 
     /// Turns until there is nothing to do. Returns when to come back unasked.
-    async fn settle(&mut self, lifecycle: &mut Lifecycle, remote: &mut Remote) -> Option<Instant> {
+    async fn settle(&mut self, known: &mut Known) -> Option<Instant> {
         for _ in 0..TURNS {
             let turn = match self.kernel.read().await {
-                Ok(snapshot) => self.turn(lifecycle, remote, &snapshot).await,
+                Ok(snapshot) => self.turn(known, &snapshot).await,
                 Err(error) => {
                     self.problems.set("kernel", [error.to_string()]);
                     Turn { changed: false, failed: true, deadline: None }
@@ -129,17 +146,18 @@ impl NodeLoop {
         Some(Instant::now() + RETRY)
     }
 
-    async fn turn(&mut self, lifecycle: &mut Lifecycle, remote: &mut Remote, snapshot: &Snapshot) -> Turn {
+    async fn turn(&mut self, known: &mut Known, snapshot: &Snapshot) -> Turn {
+        let Known { lifecycle, remote, cluster } = known;
         // In this order: the route loop sends the paths before it says that these are all, so whoever has heard that
         // they are all has them all.
         let converged = *self.converged.borrow_and_update();
         remote.take(self.paths.take());
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        cluster.clone_from(&self.cluster.borrow_and_update());
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
-        let tunnel = self.tunnel(lifecycle, &cluster, tunnel_address, snapshot);
+        let tunnel = self.tunnel(lifecycle, cluster, tunnel_address, snapshot);
         let paths = if converged { remote.next_hops().clone() } else { remote.beside(snapshot.tunneled()) };
-        let facts = self.facts(&cluster, paths, tunnel_address, snapshot);
+        let facts = self.facts(cluster, paths, tunnel_address, snapshot);
         let wanted = desired(&facts, snapshot);
         let sweep = Sweep { local: cluster.in_sync, remote: cluster.in_sync && converged };
         let routes = plan(&wanted, snapshot, sweep);
@@ -252,8 +270,8 @@ impl NodeLoop {
         self.problems.set("pods", missing);
     }
 
-    /// Waits for anything that a turn depends on; `false` when the agent is stopping.
-    async fn wait(&mut self, deadline: Option<Instant>) -> bool {
+    /// Waits for anything that a turn depends on; `false` when the agent is stopping. `seen` is the cluster of the last turn.
+    async fn wait(&mut self, deadline: Option<Instant>, seen: &Cluster) -> bool {
         let alarm = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -265,7 +283,7 @@ impl NodeLoop {
             tokio::select! {
                 biased;
                 Some(beat) = self.beats.recv() => drop(beat.send(())),
-                changed = self.cluster.changed() => return changed.is_ok(),
+                changed = self.cluster.wait_for(|cluster| concerns_routes(seen, cluster)) => return changed.is_ok(),
                 changed = self.blocks.changed() => return changed.is_ok(),
                 changed = self.tunnel_address.changed() => return changed.is_ok(),
                 changed = self.converged.changed() => return changed.is_ok(),

@@ -11,7 +11,7 @@ use manx_model::{
 };
 use std::time::SystemTime;
 
-use crate::block::{self, Block, owner};
+use crate::block::{self, Block, owner, without_spec};
 use crate::error::is_race;
 use crate::{Error, TRIES};
 
@@ -49,10 +49,10 @@ impl Claimant<'_> {
 
     async fn try_claim(self, cidr: IpNet) -> Result<Option<Block>, Error> {
         let affinity = self.pending(cidr).await?;
-        let object = match self.store.create(block::fresh(cidr, self.node, self.now)).await {
-            Ok(object) => object,
+        let block = match self.store.create(block::fresh(cidr, self.node, self.now)).await {
+            Ok(object) => Block::read(object)?,
             Err(StoreError::Exists { .. }) => match self.read_block(cidr).await {
-                Ok(Some(found)) if self.owns(&found) => bump(self.store, found).await?.object,
+                Ok(Some(found)) if self.owns(&found) => Some(bump(self.store, found).await?),
                 Ok(None) => return Err(gone(cidr)),
                 Ok(Some(_)) | Err(Error::Datastore(StoreError::Invalid(_))) => {
                     delete(self.store, &affinity).await?;
@@ -63,10 +63,7 @@ impl Claimant<'_> {
             Err(error) => return Err(error.into()),
         };
         self.set_state(affinity, AffinityState::Confirmed).await?;
-        match Block::read(object)? {
-            Some(block) => Ok(Some(block)),
-            None => Err(gone(cidr)),
-        }
+        block.map(Some).ok_or_else(|| gone(cidr))
     }
 
     /// Makes our affinity for `cidr` pending, whether there is one or not.
@@ -242,7 +239,7 @@ pub(crate) async fn read_block(store: &dyn Datastore, cidr: IpNet) -> Result<Opt
 pub(crate) async fn bump(store: &dyn Datastore, mut block: Block) -> Result<Block, Error> {
     block.spec.sequence_number += 1;
     let object = store.update(block.object.with_spec(&block.spec)).await?;
-    Ok(Block { object, spec: block.spec })
+    Ok(Block { object: without_spec(object), spec: block.spec })
 }
 
 /// Deletes exactly this version. What somebody else deleted is deleted.

@@ -179,13 +179,12 @@ impl Allocator {
         let changed = places.into_iter().filter_map(|(cidr, items)| {
             let block = self.at_hand(batch, cidr)?;
             let spec = self.allocated(door, batch, block, &items);
-            Some((cidr, items, Block { object: block.object.clone(), spec }))
+            Some(((cidr, items), Block { object: block.object.clone(), spec }))
         });
-        let changed: Vec<(IpNet, Vec<usize>, Block)> = changed.collect();
-        self.away.written.retain(|written| changed.iter().all(|(cidr, _, _)| cidr != written));
-        let writes = changed.iter().map(|(_, _, block)| bump(door.store, block.clone()));
-        let written = join_all(writes).await;
-        for ((cidr, items, _), written) in changed.into_iter().zip(written) {
+        let (places, blocks): (Vec<_>, Vec<_>) = changed.unzip();
+        self.away.written.retain(|written| places.iter().all(|(cidr, _)| cidr != written));
+        let written = join_all(blocks.into_iter().map(|block| bump(door.store, block))).await;
+        for ((cidr, items), written) in places.into_iter().zip(written) {
             match written {
                 Ok(block) => {
                     self.away.written.insert(cidr);

@@ -21,6 +21,7 @@ const MAX_HOST_BITS: u8 = 16;
 /// A block as it was last read, with what it takes to write it.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
+    /// Without its spec, which would be copied with every copy of the block.
     pub(crate) object: Object,
     pub(crate) spec: BlockSpec,
 }
@@ -34,10 +35,15 @@ impl Block {
         }
         check(&spec).map_err(|(field, reason)| object.invalid(format!("spec.{field}"), reason))?;
         match object.name() == cidr_name(spec.cidr) {
-            true => Ok(Some(Self { object, spec })),
+            true => Ok(Some(Self { object: without_spec(object), spec })),
             false => Err(object.invalid("spec.cidr", format!("{} belongs to another name", spec.cidr))),
         }
     }
+}
+
+/// What it takes to write the object with another spec, or to delete it.
+pub(crate) fn without_spec(object: Object) -> Object {
+    object.with_spec(&())
 }
 
 /// `host:<node>`, as a block names its owner.

@@ -148,24 +148,23 @@ impl Allocator {
             |block: &&Block| handles.iter().all(|handle| addresses_of(&block.spec, handle).next().is_some());
         let mut remembered = self.remembered(cidr).filter(holds).cloned();
         for _ in 0..TRIES {
-            let block = match remembered.take() {
+            let mut block = match remembered.take() {
                 Some(block) => block,
                 None => match self.read_again(store, cidr).await? {
                     Some(block) => block,
                     None => return Ok(released),
                 },
             };
-            let mut spec = block.spec.clone();
             let freed: BTreeMap<&str, Vec<IpAddr>> = handles
                 .iter()
-                .map(|handle| (*handle, block::release(&mut spec, handle, now, cooldown)))
+                .map(|handle| (*handle, block::release(&mut block.spec, handle, now, cooldown)))
                 .filter(|(_, addresses)| !addresses.is_empty())
                 .collect();
             if freed.is_empty() {
                 return Ok(released);
             }
             released = freed;
-            match self.write_block(store, Block { object: block.object, spec }).await {
+            match self.write_block(store, block).await {
                 Ok(_) => return Ok(released),
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_unavailable() && unknown < MAX_UNKNOWN => unknown += 1,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::Kind;
@@ -102,15 +102,7 @@ impl Object {
 
     /// The whole object as JSON (or, by way of a YAML writer, as a manifest).
     pub fn to_value(&self) -> Value {
-        let mut whole = Map::new();
-        whole.insert("apiVersion".into(), self.kind.api_version().into());
-        whole.insert("kind".into(), self.kind.as_str().into());
-        whole.insert("metadata".into(), to_value(&self.metadata));
-        if !self.spec.is_null() {
-            whole.insert("spec".into(), self.spec.clone());
-        }
-        whole.extend(self.rest.clone());
-        Value::Object(whole)
+        to_value(self)
     }
 
     /// Reads a whole object of the expected kind.
@@ -130,6 +122,23 @@ impl Object {
             serde_json::from_value(metadata).map_err(|error| format!("metadata: {error}"))?;
         let spec = whole.remove("spec").unwrap_or(Value::Null);
         Ok(Self { kind: expected, metadata, spec, rest: whole })
+    }
+}
+
+/// Written as [`Object::to_value`] has it, without a copy of what may be large.
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let head = [
+            ("apiVersion", self.kind.api_version().into()),
+            ("kind", self.kind.as_str().into()),
+            ("metadata", to_value(&self.metadata)),
+        ];
+        let mut whole: BTreeMap<&str, &Value> = head.iter().map(|(field, value)| (*field, value)).collect();
+        if !self.spec.is_null() {
+            whole.insert("spec", &self.spec);
+        }
+        whole.extend(self.rest.iter().map(|(field, value)| (field.as_str(), value)));
+        serializer.collect_map(whole)
     }
 }
 

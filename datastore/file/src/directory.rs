@@ -6,9 +6,9 @@
 //!
 //! A write makes a new file beside the old one, flushes it, and renames it over the old one while it holds the lock. So
 //! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file.
-//! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name); the
-//! directory is not flushed, since what an acknowledged write promised to a pod ends with the machine as well.
-//! Flushing, which is slow, happens outside of the lock.
+//! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name), but
+//! for a handle's ([`may_be_lost`]); the directory is not flushed, since what an acknowledged write promised to a pod ends
+//! with the machine as well. Flushing, which is slow, happens outside of the lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use manx_model::{Invalid, Kind, Object};
 
 use crate::identity::{hash, identify};
 use crate::lock::Lock;
-use crate::replace::{Prepared, is_temporary};
+use crate::replace::{Prepared, is_temporary, may_be_lost};
 use crate::yaml;
 
 /// A file may be written twice within one tick of the file system's clock. What was read so soon after a write is
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long somebody may take to write a file in place before it counts as damaged.
 pub(crate) const SETTLE: Duration = Duration::from_millis(250);
 
-/// Temporary files of this age belong to nobody.
+/// Temporary files of this age belong to nobody, and what is empty then was not about to be written.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Larger files are refused unread; the largest object that we write is a hundredth of it.
@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) file: String,
     /// The hash of its bytes.
     pub(crate) hash: String,
-    pub(crate) object: Result<Object, Invalid>,
+    pub(crate) object: Result<Arc<Object>, Invalid>,
     /// When the file was last written.
     pub(crate) written: SystemTime,
 }
@@ -91,7 +91,7 @@ struct Stamp {
 }
 
 impl Directory {
-    /// Opens `root`, which is created with a directory for each kind, and sweeps what killed writers left.
+    /// Opens `root`, which is created with a directory for each kind, and sweeps what killed writers and power failures left.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(|error| unavailable(root, error))?;
         let root = root.canonicalize().map_err(|error| unavailable(root, error))?;
@@ -190,7 +190,7 @@ impl Directory {
         // Reading YAML costs more than everything else about a write, and the same bytes say the same.
         let object = self.understood(path, &hash).unwrap_or_else(|| {
             let object = self.understand(kind, file, path, metadata.len(), &bytes);
-            object.map(|object| identify(object, &hash))
+            object.map(|object| Arc::new(identify(object, &hash)))
         });
         let entry = Arc::new(Entry { file: file.to_owned(), hash, object, written });
         let settled = SystemTime::now().duration_since(written).is_ok_and(|age| age >= TICK);
@@ -200,17 +200,18 @@ impl Directory {
     }
 
     /// What the file said when its bytes had this hash, if that was the last time.
-    fn understood(&self, path: &Path, hash: &str) -> Option<Result<Object, Invalid>> {
+    fn understood(&self, path: &Path, hash: &str) -> Option<Result<Arc<Object>, Invalid>> {
         let cache = self.cache();
         let (_, entry) = cache.get(path)?;
         (entry.hash == hash).then(|| entry.object.clone())
     }
 
     /// Remembers what was just written.
-    fn remember(&self, path: PathBuf, hash: String, object: &Object) {
-        let (file, written) = (file_name(object.name()), SystemTime::now());
-        let entry = Entry { file, hash, object: Ok(object.clone()), written };
+    fn remember(&self, path: PathBuf, (object, hash): (Object, String)) -> Object {
+        let (file, written) = (file_name(&object.key()), SystemTime::now());
+        let entry = Entry { file, hash, object: Ok(Arc::new(object.clone())), written };
         self.cache().insert(path, (None, Arc::new(entry)));
+        object
     }
 
     fn understand(
@@ -249,25 +250,26 @@ impl Directory {
         object.metadata.uid = None;
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
-        let hash = prepared.hash().to_owned();
         let stored = prepared.put_new(&path)?;
-        self.remember(path, hash, &stored);
-        Ok(stored)
+        Ok(self.remember(path, stored))
     }
 
     /// Replaces this very version.
     pub(crate) fn update(&self, mut object: Object) -> Result<Object, Error> {
-        let current = self.compare(&object)?;
-        object.metadata.uid.clone_from(&current.metadata.uid);
+        check_storable(&object)?;
         let path = self.manifest(&object);
-        let expected = current.metadata.resource_version;
+        let expected = object.metadata.resource_version.take();
+        // What is known of the file will do here, and may be old: under the lock it is read.
+        let current = match self.known(&path).filter(|known| known.metadata.resource_version == expected) {
+            Some(known) => known,
+            None => self.compare(&object, expected.as_deref())?,
+        };
+        object.metadata.uid.clone_from(&current.metadata.uid);
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
-        self.compare(&prepared.object_at(expected))?;
-        let hash = prepared.hash().to_owned();
+        self.compare(prepared.object(), expected.as_deref())?;
         let stored = prepared.put_over(&path)?;
-        self.remember(path, hash, &stored);
-        Ok(stored)
+        Ok(self.remember(path, stored))
     }
 
     /// Other annotations, whoever writes the rest.
@@ -277,7 +279,9 @@ impl Directory {
         annotations: &BTreeMap<String, Option<String>>,
     ) -> Result<Object, Error> {
         loop {
-            let changed = annotated(self.current(object)?, object, annotations)?;
+            check_storable(object)?;
+            let current = Arc::unwrap_or_clone(self.current(object)?);
+            let changed = annotated(current, object, annotations)?;
             match self.update(changed) {
                 // Somebody wrote the rest in between, which is not what is compared here.
                 Err(Error::Conflict { .. }) => {}
@@ -288,8 +292,9 @@ impl Directory {
 
     /// Deletes this very version.
     pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
+        check_storable(object)?;
         let _lock = self.lock.take()?;
-        self.compare(object)?;
+        self.compare(object, object.metadata.resource_version.as_deref())?;
         let path = self.manifest(object);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::gone(object)),
@@ -300,17 +305,21 @@ impl Directory {
         }
     }
 
+    /// The object that was last read or written at `path`.
+    fn known(&self, path: &Path) -> Option<Arc<Object>> {
+        self.cache().get(path).and_then(|(_, entry)| entry.object.clone().ok())
+    }
+
     /// The object as it is stored. Reads the file, whatever the cache says.
-    fn current(&self, object: &Object) -> Result<Object, Error> {
-        check_storable(object)?;
+    fn current(&self, object: &Object) -> Result<Arc<Object>, Error> {
         let entry = self.read_anew(object.kind, &file_name(&object.key()), &self.manifest(object))?;
         Ok(entry.ok_or_else(|| Error::gone(object))?.object.clone()?)
     }
 
-    /// The stored object, if it is the version that `object` is.
-    fn compare(&self, object: &Object) -> Result<Object, Error> {
+    /// The stored object, if it is the version that is expected.
+    fn compare(&self, object: &Object, expected: Option<&str>) -> Result<Arc<Object>, Error> {
         let current = self.current(object)?;
-        match current.metadata.resource_version == object.metadata.resource_version {
+        match current.metadata.resource_version.as_deref() == expected {
             true => Ok(current),
             false => Err(Error::conflict(object)),
         }
@@ -328,11 +337,12 @@ impl Directory {
     fn sweep(&self, kind: Kind) -> Result<(), Error> {
         let path = self.path(kind);
         for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))?.flatten() {
-            let name = found.file_name();
-            let ours = name.to_str().is_some_and(is_temporary);
-            let written = found.metadata().and_then(|metadata| metadata.modified());
-            let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
-            if ours && age.is_some_and(|age| age > ABANDONED) {
+            let (name, Ok(metadata)) = (found.file_name(), found.metadata()) else { continue };
+            let is_lost = |file: &str| may_be_lost(kind) && is_manifest(file) && metadata.len() == 0;
+            let nobodys = name.to_str().is_some_and(|file| is_temporary(file) || is_lost(file));
+            let written = metadata.modified().ok();
+            let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+            if nobodys && age.is_some_and(|age| age > ABANDONED) {
                 // Another agent may sweep at the same time.
                 let _ = fs::remove_file(found.path());
             }

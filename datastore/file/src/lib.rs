@@ -9,6 +9,7 @@ mod lock;
 mod remembering;
 mod replace;
 mod watch;
+mod writes;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use futures::stream::BoxStream;
 use manx_datastore::{Datastore, Error, Event, Listed, Only, queue};
 use manx_model::{Kind, Object};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +30,7 @@ pub use remembering::Remembering;
 
 use directory::{Directory, Entry, SETTLE};
 use watch::{Registration, Watcher};
+use writes::Writes;
 
 /// A call that waits longer than this (for another process that holds the lock and does not run) is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,12 +40,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// The objects of a cluster as YAML files in a directory. Its clones are the same store.
 ///
-/// All file work is done on tokio's blocking pool. Writes of one store wait for each other here, so that however many
-/// there are, only one thread waits for the lock of the directory.
+/// All file work is done on tokio's blocking pool. Writes of one store queue here, so that however many there are, only
+/// one thread waits for the lock of the directory, and a burst of them wakes it once.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     directory: Arc<Directory>,
-    writer: Arc<Mutex<()>>,
+    writes: Writes,
     watches: UnboundedSender<Registration>,
 }
 
@@ -58,7 +60,7 @@ impl FileStore {
         let directory = Arc::new(blocking(move || Directory::open(&root)).await??);
         let (watches, registrations) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(Watcher::new(Arc::clone(&directory), registrations).run());
-        Ok(Self { directory, writer: Arc::default(), watches })
+        Ok(Self { directory, writes: Writes::default(), watches })
     }
 
     async fn write<T: Send + 'static>(
@@ -66,22 +68,20 @@ impl FileStore {
         work: impl FnOnce(&Directory) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let directory = Arc::clone(&self.directory);
-        let writer = Arc::clone(&self.writer);
-        let work = async move {
-            let turn: OwnedMutexGuard<()> = writer.lock_owned().await;
-            blocking(move || {
-                // Held until the work is done, even if nobody waits for it any more.
-                let _turn = turn;
-                work(&directory)
-            })
-            .await?
-        };
-        timeout(PATIENCE, work).await.unwrap_or_else(|_| {
-            Err(Error::Unavailable(format!(
+        let (reply, answer) = oneshot::channel();
+        self.writes.add(move || {
+            // What nobody waits for any more before it has begun is not done.
+            if !reply.is_closed() {
+                let _ = reply.send(work(&directory));
+            }
+        });
+        match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(Error::Unavailable("file work was stopped".into()))),
+            Err(_) => Err(Error::Unavailable(format!(
                 "no write was possible within {} s: another process holds the lock of the directory",
                 PATIENCE.as_secs()
-            )))
-        })
+            ))),
+        }
     }
 }
 
@@ -89,7 +89,7 @@ impl FileStore {
 impl Datastore for FileStore {
     async fn get(&self, kind: Kind, key: &str) -> Result<Option<Object>, Error> {
         match settled(&self.directory, kind, Some(key.to_owned())).await?.pop() {
-            Some(entry) => Ok(Some(entry.object.clone()?)),
+            Some(entry) => Ok(Some(Object::clone(entry.object.as_ref().map_err(Clone::clone)?))),
             None => Ok(None),
         }
     }
@@ -97,7 +97,7 @@ impl Datastore for FileStore {
     async fn list(&self, kind: Kind, only: &Only) -> Result<Vec<Listed>, Error> {
         let entries = settled(&self.directory, kind, None).await?;
         let selected = entries.iter().filter(|entry| entry.concerns(only));
-        Ok(selected.map(|entry| entry.object.clone()).collect())
+        Ok(selected.map(|entry| entry.object.clone().map(Arc::unwrap_or_clone)).collect())
     }
 
     async fn create(&self, object: Object) -> Result<Object, Error> {

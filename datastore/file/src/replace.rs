@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use manx_datastore::Error;
-use manx_model::Object;
+use manx_model::{Kind, Object};
 
 use crate::directory::unavailable;
 use crate::identity::{hash, identify, new_uid};
@@ -14,6 +14,13 @@ use crate::yaml;
 const PREFIX: &str = ".manx-";
 const SUFFIX: &str = ".tmp";
 
+/// Whether objects of this kind are written without a flush, so that a power failure may leave an empty file. A handle says
+/// where a container's addresses are; the container ends with the machine, its block says who holds them, too, and
+/// empty handles are swept ([`crate::directory`]). Every new pod has one, and a flush takes longer than all else.
+pub(crate) fn may_be_lost(kind: Kind) -> bool {
+    kind == Kind::IPAMHandle
+}
+
 /// Whether this is the name of a file that was to replace another.
 pub(crate) fn is_temporary(file: &str) -> bool {
     file.starts_with(PREFIX) && file.ends_with(SUFFIX)
@@ -21,65 +28,71 @@ pub(crate) fn is_temporary(file: &str) -> bool {
 
 /// An object in a temporary file, which is removed if it does not get its place.
 pub(crate) struct Prepared {
-    path: PathBuf,
+    file: Temporary,
     hash: String,
     object: Object,
 }
 
+/// Removed when dropped, unless it has moved.
+struct Temporary {
+    path: PathBuf,
+    moved: bool,
+}
+
 impl Prepared {
-    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet.
+    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet. It is flushed, unless
+    /// it may be lost with the machine ([`may_be_lost`]).
     pub(crate) fn write(mut object: Object, version: u64, directory: &Path) -> Result<Self, Error> {
         object.metadata.resource_version = Some(version.to_string());
         object.metadata.uid.get_or_insert_with(|| new_uid(version, object.kind, &object.metadata.name));
         let text = yaml::render(&object).map_err(|reason| object.invalid("spec", reason))?;
         let path = directory.join(format!("{PREFIX}{}-{version}{SUFFIX}", std::process::id()));
-        let prepared = Self { path, hash: hash(text.as_bytes()), object };
-        prepared.fill(text.as_bytes()).map_err(|error| unavailable(&prepared.path, error))?;
-        Ok(prepared)
+        let file = Temporary { path, moved: false };
+        file.fill(text.as_bytes(), !may_be_lost(object.kind))
+            .map_err(|error| unavailable(&file.path, error))?;
+        Ok(Self { file, hash: hash(text.as_bytes()), object })
     }
 
-    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
-        file.write_all(bytes)?;
-        file.sync_data()
+    /// The object, which does not have its place yet.
+    pub(crate) fn object(&self) -> &Object {
+        &self.object
     }
 
-    /// The hash of the file.
-    pub(crate) fn hash(&self) -> &str {
-        &self.hash
-    }
-
-    /// The object as it would be at version `expected`, for a comparison.
-    pub(crate) fn object_at(&self, expected: Option<String>) -> Object {
-        let mut object = self.object.clone();
-        object.metadata.resource_version = expected;
-        object
-    }
-
-    /// Takes the place of what is at `path`.
-    pub(crate) fn put_over(self, path: &Path) -> Result<Object, Error> {
-        fs::rename(&self.path, path).map_err(|error| unavailable(path, error))?;
+    /// Takes the place of what is at `path`. Returns the object as it is stored, and the hash of the file.
+    pub(crate) fn put_over(self, path: &Path) -> Result<(Object, String), Error> {
+        fs::rename(&self.file.path, path).map_err(|error| unavailable(path, error))?;
         Ok(self.stored())
     }
 
     /// Takes its place at `path`, where nothing is. A person creates files without our lock: the kernel decides who was first.
-    pub(crate) fn put_new(self, path: &Path) -> Result<Object, Error> {
+    pub(crate) fn put_new(self, path: &Path) -> Result<(Object, String), Error> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
+        match renameat_with(CWD, &self.file.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(self.stored()),
             Err(rustix::io::Errno::EXIST) => Err(Error::exists(&self.object)),
             Err(error) => Err(unavailable(path, error.into())),
         }
     }
 
-    fn stored(&self) -> Object {
-        identify(self.object.clone(), &self.hash)
+    fn stored(mut self) -> (Object, String) {
+        self.file.moved = true;
+        (identify(self.object, &self.hash), self.hash)
     }
 }
 
-impl Drop for Prepared {
+impl Temporary {
+    fn fill(&self, bytes: &[u8], flush: bool) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
+        file.write_all(bytes)?;
+        if flush { file.sync_data() } else { Ok(()) }
+    }
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already where it got its place.
-        let _ = fs::remove_file(&self.path);
+        if !self.moved {
+            // What cannot be removed now is swept later.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manx_datastore::{Error, Event, EventSender, Only};
-use manx_model::Kind;
+use manx_model::{Kind, Object};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -121,8 +121,7 @@ impl Watcher {
     }
 
     async fn try_start_over(&mut self) -> Result<Inotify, Error> {
-        let directory = Arc::clone(&self.directory);
-        let inotify = blocking(move || Inotify::new(&directory)).await??;
+        let inotify = self.listen().await?;
         for (kind, watched) in &mut self.watched {
             let entries = settled(&self.directory, *kind, None).await?;
             watched.told = entries.iter().map(|entry| (entry.file.clone(), entry.hash.clone())).collect();
@@ -131,10 +130,21 @@ impl Watcher {
         Ok(inotify)
     }
 
+    /// Listens to the directories anew, to their files where somebody watches the kind.
+    async fn listen(&self) -> Result<Inotify, Error> {
+        let directory = Arc::clone(&self.directory);
+        let watched: Vec<Kind> = self.watched.keys().copied().collect();
+        blocking(move || Inotify::new(&directory, &watched)).await?
+    }
+
     async fn register(&mut self, Registration { kind, only, sender }: Registration) {
         let mut reader = Reader { only, sender, known: BTreeSet::new() };
-        if self.inotify.is_some() {
-            match settled(&self.directory, kind, None).await {
+        if let Some(inotify) = &mut self.inotify {
+            let listed = match inotify.add(&self.directory, kind) {
+                Ok(()) => settled(&self.directory, kind, None).await,
+                Err(error) => Err(error),
+            };
+            match listed {
                 Ok(entries) => {
                     let watched = self.watched.entry(kind).or_default();
                     watched.compare(&entries);
@@ -152,8 +162,7 @@ impl Watcher {
 
     async fn look(&mut self, changes: Changes) -> Result<(), Error> {
         if changes.everything {
-            let directory = Arc::clone(&self.directory);
-            self.inotify = Some(blocking(move || Inotify::new(&directory)).await??);
+            self.inotify = Some(self.listen().await?);
             for (kind, watched) in &mut self.watched {
                 watched.compare(&settled(&self.directory, *kind, None).await?);
             }
@@ -229,7 +238,7 @@ impl Reader {
 
 fn event(entry: &Entry) -> Event {
     match &entry.object {
-        Ok(object) => Event::Object(object.clone()),
+        Ok(object) => Event::Object(Object::clone(object)),
         Err(invalid) => Event::Invalid(invalid.clone()),
     }
 }
@@ -251,36 +260,40 @@ async fn next_changes(inotify: Option<&Inotify>) -> Changes {
 }
 
 impl Inotify {
-    fn new(directory: &Directory) -> Result<Self, Error> {
+    /// Listens to the files of the kinds that are `watched`. Of other kinds nobody is to be woken, whatever we write; but
+    /// their directories must not be missing.
+    fn new(directory: &Directory, watched: &[Kind]) -> Result<Self, Error> {
         directory.make_kinds()?;
-        let failed = |error: io::Error| {
-            Error::Unavailable(format!("inotify: {error} (limits: /proc/sys/fs/inotify, or fs.file-max)"))
-        };
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(|error| failed(error.into()))?;
-        let mask = WatchFlags::CLOSE_WRITE
-            | WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::DELETE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR;
         // The root itself: moved, deleted, or without its lock, it is no datastore any more.
-        let root =
-            WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        let root = itself() | WatchFlags::MOVED_FROM | WatchFlags::DELETE;
         inotify::add_watch(&descriptor, directory.root(), root).map_err(|error| failed(error.into()))?;
-        let mut kinds = HashMap::new();
         for kind in Kind::ALL {
-            let watch = inotify::add_watch(&descriptor, directory.path(kind), mask);
-            kinds.insert(watch.map_err(|error| failed(error.into()))?, kind);
+            inotify::add_watch(&descriptor, directory.path(kind), itself())
+                .map_err(|error| failed(error.into()))?;
         }
         #[expect(
             deprecated,
             reason = "an OwnedFd is what the unsafe `register` asks for: one descriptor, open until dropped"
         )]
         let descriptor = AsyncFd::new(descriptor).map_err(failed)?;
-        Ok(Self { descriptor, kinds })
+        let mut listening = Self { descriptor, kinds: HashMap::new() };
+        watched.iter().try_for_each(|kind| listening.add(directory, *kind))?;
+        Ok(listening)
+    }
+
+    /// Listens to the files of one more kind.
+    fn add(&mut self, directory: &Directory, kind: Kind) -> Result<(), Error> {
+        let files = WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE;
+        // The directory has a watch already, which is given another mask.
+        let watch = inotify::add_watch(self.descriptor.get_ref(), directory.path(kind), itself() | files);
+        self.kinds.insert(watch.map_err(|error| failed(error.into()))?, kind);
+        Ok(())
     }
 
     /// Reads all events that there are now.
@@ -309,6 +322,15 @@ impl Inotify {
             }
         }
     }
+}
+
+/// What becomes of a directory.
+fn itself() -> WatchFlags {
+    WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::Unavailable(format!("inotify: {error} (limits: /proc/sys/fs/inotify, or fs.file-max)"))
 }
 
 impl Changes {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The object as a manifest, keys in the order in which `kubectl get -o yaml` has them.
 pub(crate) fn render(object: &Object) -> Result<String, String> {
     let options = serde_saphyr::ser_options! { compact_list_indent: true, prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(&object.to_value(), options).map_err(|error| error.to_string())
+    serde_saphyr::to_string_with_options(object, options).map_err(|error| error.to_string())
 }
 
 /// Reads the manifest of the `kind` with this key; an error names the file, and the line where that is known.

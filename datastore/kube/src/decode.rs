@@ -122,7 +122,7 @@ pub(crate) fn encode(object: Object, new: bool) -> Vec<u8> {
             metadata.rest.remove(field);
         }
     }
-    object.to_value().to_string().into_bytes()
+    serde_json::to_vec(&object).expect("objects are JSON")
 }
 
 /// Whether people and their tools leave objects of this kind to IPAM, which writes them all the time.

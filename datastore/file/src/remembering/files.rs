@@ -48,13 +48,13 @@ fn replace(
         Only::Node(node) => json!({"node": node.as_str()}),
         Only::Key(key) => json!({"key": key}),
     };
-    let objects: Vec<Value> = answer.values().map(Object::to_value).collect();
-    let page = json!({"kind": kind, "only": only, "objects": objects});
+    let objects = serde_json::to_string(&answer.values().collect::<Vec<_>>())?;
+    let page = format!(r#"{{"kind":{},"only":{only},"objects":{objects}}}"#, json!(kind));
     let path = directory.join(file_name(question));
     let temporary = path.with_extension("tmp");
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    io::Write::write_all(&mut file, page.to_string().as_bytes())?;
+    io::Write::write_all(&mut file, page.as_bytes())?;
     finish(&file)?;
     fs::rename(temporary, path)
 }

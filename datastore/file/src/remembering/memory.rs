@@ -122,7 +122,7 @@ impl Memory {
 
     /// Changes an answer; `change` says whether that is worth a write.
     fn change(&self, question: &Question, change: impl FnOnce(&mut Answer) -> bool) {
-        if question.0 == Kind::Secret {
+        if !is_kept(question) {
             return;
         }
         let mut answers = self.answers();
@@ -142,14 +142,14 @@ impl Memory {
         }
         answers.unwritten.retain(|unwritten| unwritten != question);
         let alone = matches!(question.1, Only::Key(_));
-        let answer = answers.known.get(question).filter(|answer| !(alone && answer.is_empty())).cloned();
-        if answer.is_none() {
-            answers.known.remove(question);
-        }
+        let answer = answers.known.get(question).filter(|answer| !(alone && answer.is_empty()));
         // Under the lock: two writes of one file must not overtake each other.
         let _ = match answer {
-            Some(answer) => files::write(&self.directory, question, &answer),
-            None => files::remove(&self.directory, question),
+            Some(answer) => files::write(&self.directory, question, answer),
+            None => {
+                answers.known.remove(question);
+                files::remove(&self.directory, question)
+            }
         };
     }
 
@@ -170,6 +170,13 @@ impl Memory {
         let unwritten = self.answers().unwritten.clone();
         unwritten.iter().for_each(|question| self.write(question));
     }
+}
+
+/// Nothing secret; and nobody who lists all that IPAM has does so to go by it later, while each pod of the cluster would
+/// change it.
+fn is_kept((kind, only): &Question) -> bool {
+    let all_of_ipam = matches!(kind, Kind::IPAMBlock | Kind::IPAMHandle) && *only == Only::All;
+    *kind != Kind::Secret && !all_of_ipam
 }
 
 fn same(before: &Answer, after: &Answer) -> bool {

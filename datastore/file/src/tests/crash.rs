@@ -115,6 +115,25 @@ async fn what_a_killed_writer_left_is_ignored_and_swept_when_it_is_old() {
 }
 
 #[tokio::test]
+async fn a_handle_that_a_power_failure_emptied_is_swept_and_nothing_else_that_is_empty() {
+    let (directory, _, _) = two_stores().await;
+    let old = SystemTime::now() - Duration::from_secs(61);
+    let empty = |file: &str| {
+        let path = directory.path().join(file);
+        fs::File::create(&path).unwrap().set_modified(old).unwrap();
+        path
+    };
+    let (handle, block) = (empty("ipamhandles/net.c1.yaml"), empty("ipamblocks/10-0-0-0-26.yaml"));
+    let fresh = directory.path().join("ipamhandles/net.c2.yaml");
+    fs::write(&fresh, "").unwrap();
+    let store = FileStore::open(directory.path()).await.unwrap();
+    assert!(!handle.exists());
+    assert!(block.exists(), "blocks are flushed: somebody else emptied it");
+    assert!(fresh.exists(), "somebody may be writing it");
+    store.create(Object::new(Kind::IPAMHandle, "net.c1", &json!({}))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_write_leaves_nothing_behind() {
     let (directory, store, _) = two_stores().await;
     let first = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
