@@ -51,7 +51,7 @@ pub use block::{
 pub use cluster_information::ClusterInformationSpec;
 pub use community::Community;
 pub use complaint::Complaint;
-pub use felix_configuration::FelixConfigurationSpec;
+pub use felix_configuration::{FelixConfigurationSpec, NatExclusions, Network};
 pub use interval::Interval;
 pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
