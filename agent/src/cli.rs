@@ -5,3 +5,4 @@ pub mod crds;
 pub mod ipam;
 pub mod status;
 pub mod store;
+pub mod uninstall;

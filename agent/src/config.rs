@@ -9,9 +9,10 @@ mod parse;
 mod pool;
 mod settings;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use manx_model::{Asn, InterfaceAddress, NodeName};
+use manx_model::{Asn, InterfaceAddress, NatExclusions, Network, NodeName, PortRange};
 
 use parse::Reader;
 pub use parse::{datastore, mtu, prefix};
@@ -53,7 +54,7 @@ pub enum AddressSource {
     /// The first usable address of the first usable interface.
     Autodetect,
     /// This one; its subnet is that of the interface which carries it.
-    Address(std::net::Ipv4Addr),
+    Address(Ipv4Addr),
     /// This one, with its subnet.
     Interface(InterfaceAddress),
 }
@@ -114,6 +115,16 @@ pub struct FelixEnvironment {
     pub metrics_host: Option<String>,
     /// On which TCP port.
     pub metrics_port: Option<u16>,
+    /// The source that pods' packets get outside the cluster.
+    pub nat_address: Option<Ipv4Addr>,
+    /// The ports that their TCP and UDP get.
+    pub nat_ports: Option<PortRange>,
+    /// What keeps pods' addresses.
+    pub nat_exclusions: Option<NatExclusions>,
+    /// Who may send protocol 4 to this node, besides nodes.
+    pub external_nodes: Option<Vec<Network>>,
+    /// Whether pods may send protocol 4 through this node.
+    pub ipip_from_pods: Option<bool>,
 }
 
 /// Something about the configuration that the operator should know, and that stops nothing.
@@ -259,6 +270,11 @@ impl FelixEnvironment {
             metrics_enabled: reader.parse("FELIX_PROMETHEUSMETRICSENABLED", parse::felix_bool),
             metrics_host: reader.text("FELIX_PROMETHEUSMETRICSHOST").map(str::to_owned),
             metrics_port: reader.parse("FELIX_PROMETHEUSMETRICSPORT", parse::port),
+            nat_address: reader.parse("FELIX_NATOUTGOINGADDRESS", parse::nat_address).flatten(),
+            nat_ports: reader.parse("FELIX_NATPORTRANGE", str::parse),
+            nat_exclusions: reader.parse("FELIX_NATOUTGOINGEXCLUSIONS", str::parse),
+            external_nodes: reader.parse("FELIX_EXTERNALNODESCIDRLIST", parse::networks),
+            ipip_from_pods: reader.parse("FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", parse::felix_bool),
         }
     }
 }

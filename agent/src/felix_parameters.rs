@@ -1,13 +1,14 @@
 //! Felix' parameters, from where Calico's users set them: the environment, else the FelixConfiguration of this node, else
 //! that of the cluster, else Calico's default (Calico's order).
 //!
-//! They are read once, at the start: pods and the tunnel are made by them. What changes later is told, and waits for a
-//! restart, as it does for the environment.
+//! Those of pods and of the tunnel are read once, at the start. What changes later is told, and waits for a restart, as it
+//! does for the environment. Those of the ruleset ([`RulesetParameters`]) are acted on at once.
 
 use std::sync::Arc;
 
-use manx_felix::Mtu;
-use manx_model::{FelixConfigurationSpec, Switch};
+use ipnet::{IpNet, Ipv4Net};
+use manx_felix::{Mtu, RulesetParameters};
+use manx_model::{FelixConfigurationSpec, NatExclusions, Network, Switch};
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
@@ -28,13 +29,7 @@ pub struct FelixParameters {
 impl FelixParameters {
     /// The parameters, and what in the objects is not one.
     pub fn effective(environment: &FelixEnvironment, cluster: &Cluster) -> (Self, Vec<String>) {
-        let objects: Vec<(&str, &FelixConfigurationSpec)> = [
-            cluster.felix_of_node.as_deref().map(|spec| ("of this node", spec)),
-            Some(("default", &*cluster.felix)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let objects: Vec<(&str, &FelixConfigurationSpec)> = objects(cluster).collect();
         let mut refused = Vec::new();
         let mtu = first(&objects, &mut refused, "ipipMTU", |spec| {
             spec.ipip_mtu.map(|mtu| config::mtu(&mtu.to_string()).map(|mtu| mtu.unwrap_or(0)))
@@ -61,6 +56,37 @@ impl FelixParameters {
         };
         (parameters, refused)
     }
+}
+
+/// The parameters of the ruleset.
+pub fn of_ruleset(environment: &FelixEnvironment, cluster: &Cluster) -> RulesetParameters {
+    let objects: Vec<&FelixConfigurationSpec> = objects(cluster).map(|(_, spec)| spec).collect();
+    let exclusions = objects.iter().find_map(|spec| spec.nat_outgoing_exclusions);
+    let external = objects.iter().find_map(|spec| spec.external_nodes_list.as_ref());
+    let external = environment.external_nodes.as_ref().or(external);
+    let ipip = objects.iter().find_map(|spec| spec.allow_ipip_packets_from_workloads);
+    RulesetParameters {
+        nat_address: environment
+            .nat_address
+            .or_else(|| objects.iter().find_map(|spec| spec.nat_outgoing_address)),
+        nat_ports: environment.nat_ports.or_else(|| objects.iter().find_map(|spec| spec.nat_port_range)),
+        exclude_nodes: environment.nat_exclusions.or(exclusions) == Some(NatExclusions::IPPoolsAndHostIPs),
+        external_nodes: external.into_iter().flatten().filter_map(ipv4).collect(),
+        ipip_from_pods: environment.ipip_from_pods.or(ipip).unwrap_or(false),
+    }
+}
+
+fn ipv4(network: &Network) -> Option<Ipv4Net> {
+    match network.0 {
+        IpNet::V4(net) => Some(net),
+        IpNet::V6(_) => None,
+    }
+}
+
+/// The objects that speak to this node, in the order in which they count.
+fn objects(cluster: &Cluster) -> impl Iterator<Item = (&'static str, &FelixConfigurationSpec)> {
+    let of_node = cluster.felix_of_node.as_deref().map(|spec| ("of this node", spec));
+    of_node.into_iter().chain([("default", &*cluster.felix)])
 }
 
 /// The value of the first object that has a good one.
@@ -102,7 +128,7 @@ pub async fn tell_changes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use manx_model::{Kind, Object};
+    use manx_model::{Kind, Object, PortRange};
     use serde_json::{Value, json};
 
     fn cluster(default: &Value, of_node: Option<&Value>) -> Cluster {
@@ -150,5 +176,24 @@ mod tests {
         assert_eq!((parameters.mtu.configured, parameters.interface_prefix.as_str()), (Some(1400), "cali"));
         assert_eq!(refused.len(), 2);
         assert!(refused[0].contains("ipipMTU") && refused[1].contains("interfacePrefix"), "{refused:?}");
+    }
+    #[test]
+    fn of_the_ruleset_too_the_environment_wins_over_the_nodes_object_and_that_over_the_clusters() {
+        let cluster = cluster(
+            &json!({"natPortRange": "1:2", "natOutgoingAddress": "203.0.113.7", "allowIPIPPacketsFromWorkloads": true,
+                "externalNodesList": ["10.0.0.0/8", "fd00::/8"]}),
+            Some(&json!({"natOutgoingAddress": "203.0.113.8", "natOutgoingExclusions": "IPPoolsAndHostIPs"})),
+        );
+        let environment = FelixEnvironment { nat_ports: PortRange::new(3, 4), ..FelixEnvironment::default() };
+        let expected = RulesetParameters {
+            nat_address: Some([203, 0, 113, 8].into()),
+            nat_ports: PortRange::new(3, 4),
+            exclude_nodes: true,
+            external_nodes: vec!["10.0.0.0/8".parse().unwrap()],
+            ipip_from_pods: true,
+        };
+        assert_eq!(of_ruleset(&environment, &cluster), expected);
+        let nothing = of_ruleset(&FelixEnvironment::default(), &Cluster::default());
+        assert_eq!(nothing, RulesetParameters::default());
     }
 }

@@ -1,7 +1,9 @@
 //! The loop that owns Felix: it gathers facts and keeps the kernel as they say.
 //!
-//! Every turn is the same: read the kernel, compute what should be there, write the difference. Start, repair and
-//! change are one code path. What wakes the loop says nothing about what to do.
+//! Every turn is the same: read the kernel, compute what should be there, write the difference, of nftables and then of
+//! routes. Start, repair and change are one code path. What wakes the loop says nothing about what to do.
+
+mod ruleset;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,6 +29,9 @@ use crate::publish::Publication;
 use crate::remote::Remote;
 use crate::services;
 
+use ruleset::Kept;
+pub use ruleset::RulesetKeeper;
+
 /// After a refusal of the kernel the next turn comes this late, if nothing wakes the loop before.
 const RETRY: Duration = Duration::from_secs(1);
 /// One turn may change the kernel so that the next decides differently (a tunnel that came up). More turns in a row
@@ -43,6 +48,8 @@ pub struct NodeLoop {
     pub mtu: Mtu,
     /// The kernel.
     pub kernel: Arc<dyn Kernel>,
+    /// Who keeps our table of nftables.
+    pub ruleset: RulesetKeeper,
     /// The cluster, from the datastore.
     pub cluster: watch::Receiver<Arc<Cluster>>,
     /// Our confirmed blocks.
@@ -110,6 +117,7 @@ struct Known {
 fn concerns_routes(before: &Cluster, after: &Cluster) -> bool {
     let same = Arc::ptr_eq(&before.nodes, &after.nodes)
         && (&before.pools, &before.bgp) == (&after.pools, &after.bgp)
+        && (&before.felix, &before.felix_of_node) == (&after.felix, &after.felix_of_node)
         && (before.in_sync, &before.lost) == (after.in_sync, &after.lost);
     !same
 }
@@ -153,6 +161,8 @@ impl NodeLoop {
         let converged = *self.converged.borrow_and_update();
         remote.take(self.paths.take());
         cluster.clone_from(&self.cluster.borrow_and_update());
+        // Before routes: a node is let in before it can be led here, and a tunnel is guarded before it is up.
+        self.keep_ruleset(cluster).await;
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
         let tunnel = self.tunnel(lifecycle, cluster, tunnel_address, snapshot);
@@ -184,7 +194,15 @@ impl NodeLoop {
         Turn {
             changed: !operations.is_empty(),
             failed: answers.iter().any(Result::is_err),
-            deadline: tunnel.deadline.map(Instant::from_std),
+            deadline: tunnel.deadline.map(Instant::from_std).into_iter().chain(self.ruleset.retry()).min(),
+        }
+    }
+
+    async fn keep_ruleset(&mut self, cluster: &Cluster) {
+        match self.ruleset.keep(&*self.kernel, cluster, self.address).await {
+            Kept::Right => self.problems.set("nftables", None),
+            Kept::Refused(error) => self.problems.set("nftables", [error.to_string()]),
+            Kept::Waiting => {}
         }
     }
 

@@ -7,7 +7,7 @@ pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<Complaint> {
     let Ok(spec) = object.spec::<IpPoolSpec>() else { return Vec::new() };
     let known = [
         (!matches!(spec.vxlan_mode.as_deref(), None | Some("" | "Never")), "vxlanMode"),
-        (pool.nat_outgoing, "natOutgoing"),
+        (pool.nat_outgoing && pool.cidr.addr().is_ipv6(), "natOutgoing"),
         (pool.allows(AllowedUse::LoadBalancer), "allowedUses"),
     ];
     let known = known.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field);
@@ -33,11 +33,12 @@ mod tests {
 
     #[test]
     fn what_a_felix_configuration_asks_for_in_vain_is_named_and_what_is_acted_on_is_not() {
-        let spec = json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "natPortRange": "1:2", "floatingIPs": "Disabled"});
+        let spec =
+            json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "vxlanPort": 1, "floatingIPs": "Disabled"});
         let object = Object::new(Kind::FelixConfiguration, "default", &spec);
         let said = of_felix("default", &FelixConfigurationSpec::from_object(&object).0);
         let fields: Vec<_> = said.iter().map(|said| said.message.split(' ').next().unwrap()).collect();
-        assert_eq!(fields, ["natPortRange"]);
+        assert_eq!(fields, ["vxlanPort"]);
     }
 
     fn named(spec: Value) -> Vec<String> {
@@ -56,14 +57,15 @@ mod tests {
     fn what_a_pool_asks_for_in_vain_is_named_with_its_value() {
         let spec =
             json!({"cidr": "10.0.0.0/16", "shade": "green", "vxlanMode": "Always", "natOutgoing": true});
+        let of_ipv6 = json!({"cidr": "fd00::/64", "natOutgoing": true});
         assert_eq!(
             named(spec),
             [
                 "IPPool p: shade: \"green\" is not supported yet and has no effect",
                 "IPPool p: vxlanMode: \"Always\" is not supported yet and has no effect",
-                "IPPool p: natOutgoing: true is not supported yet and has no effect",
             ]
         );
+        assert_eq!(named(of_ipv6), ["IPPool p: natOutgoing: true is not supported yet and has no effect"]);
         assert_eq!(named(json!({"cidr": "fd00::/64"})), Vec::<String>::new());
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
 use crate::route::{Route, Snapshot};
+use crate::ruleset::{FoundRuleset, Ruleset};
 
 /// The name of the IPIP device; the kernel's own fallback device, one in each network namespace.
 pub const TUNNEL_DEVICE: &str = "tunl0";
@@ -31,8 +32,15 @@ pub trait Kernel: Send + Sync {
     /// Carries out the operations in order and answers for each. One that fails does not stop the rest.
     fn apply(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<(), KernelError>>>;
 
-    /// Resolves when something in the kernel changed that was not our own [`Self::apply`] or attachment, and that could
-    /// change a [`Snapshot`]. Many changes may be told as one; after lost events it resolves, too. A change that nobody
+    /// Reads our table of nftables; `None` where there is none. Cheap as long as nobody changed anything in nftables.
+    fn ruleset(&self) -> BoxFuture<'_, Result<Option<FoundRuleset>, KernelError>>;
+
+    /// Puts this in place of our table, in one step: no packet meets a part of it. `None` removes it. Other tables are never
+    /// touched.
+    fn write_ruleset(&self, ruleset: Option<Ruleset>) -> BoxFuture<'_, Result<(), KernelError>>;
+
+    /// Resolves when something in the kernel changed that was not our own [`Self::apply`], [`Self::write_ruleset`] or
+    /// attachment, and that could change a [`Snapshot`] or our table. Many changes may be told as one; after lost events it resolves, too. A change that nobody
     /// waited for is told to the next who does. For one waiter at a time.
     fn changed(&self) -> BoxFuture<'_, ()>;
 

@@ -1,8 +1,8 @@
-//! From facts about a node to the routes its kernel should have.
+//! From facts about a node to the routes and the ruleset its kernel should have.
 //!
 //! [`desired()`] computes them from [`Facts`] and from what the kernel has ([`Snapshot`]), with a [`Path`] per remote
 //! prefix that says why; [`plan()`] is what lies between the two, as [`Operation`]s. [`Lifecycle`] decides when `tunl0` is
-//! up and published. Nothing here opens, sleeps or logs; the door to Linux is `manx-felix-linux`.
+//! up and published. [`ruleset_to_write()`] does for nftables in one step what those do for routes. Nothing here opens, sleeps or logs; the door to Linux is `manx-felix-linux`.
 
 mod desired;
 mod detect;
@@ -13,6 +13,7 @@ mod plan;
 mod remote;
 mod resolve;
 mod route;
+mod ruleset;
 #[cfg(test)]
 mod testing;
 mod tunnel;
@@ -24,4 +25,8 @@ pub use kernel::{Attached, BoxFuture, Kernel, KernelError, MacAddress, Operation
 pub use path::Path;
 pub use plan::{Sweep, plan};
 pub use route::{Hop, IfIndex, Link, Ownership, Protocol, Route, RouteClass, RouteKey, Snapshot, Target};
+pub use ruleset::{
+    Action, AddressSet, Chain, FoundRuleset, Hook, Match, Membership, Rule, Ruleset, RulesetFacts,
+    RulesetParameters, TABLE, ruleset_to_write,
+};
 pub use tunnel::{AddressWish, Decision, Lifecycle, Publish, TunnelFacts};

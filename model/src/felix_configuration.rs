@@ -2,11 +2,15 @@
 //!
 //! What we act on is typed; of the rest, what differs from Calico's default is told, since it has no effect.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::read::{lenient, misnamed};
-use crate::{Invalid, Object, absent};
+use crate::{Invalid, Object, PortRange, absent};
 
 /// `spec` of a FelixConfiguration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -37,9 +41,68 @@ pub struct FelixConfigurationSpec {
     pub prometheus_metrics_host: Option<String>,
     /// The TCP port where metrics are told; 9091 when absent.
     pub prometheus_metrics_port: Option<u16>,
+    /// The source that pods' packets get outside the cluster; that of the interface by which they leave when absent.
+    #[serde(deserialize_with = "absent::empty")]
+    pub nat_outgoing_address: Option<Ipv4Addr>,
+    /// The ports that their TCP and UDP get; any when absent.
+    #[serde(deserialize_with = "absent::empty")]
+    pub nat_port_range: Option<PortRange>,
+    /// Besides pools, what keeps pods' addresses; nothing when absent.
+    #[serde(deserialize_with = "absent::empty")]
+    pub nat_outgoing_exclusions: Option<NatExclusions>,
+    /// Who may send protocol 4 to a node, besides nodes.
+    pub external_nodes_list: Option<Vec<Network>>,
+    /// Whether pods may send protocol 4 through a node; not when absent.
+    #[serde(rename = "allowIPIPPacketsFromWorkloads")]
+    pub allow_ipip_packets_from_workloads: Option<bool>,
     /// All other fields.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+/// What is not translated although it leaves a pool with `natOutgoing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum NatExclusions {
+    /// What goes to a pool.
+    IPPoolsOnly,
+    /// What goes to a pool or to a node.
+    IPPoolsAndHostIPs,
+}
+
+impl FromStr for NatExclusions {
+    type Err = String;
+
+    /// The grammar of `FELIX_NATOUTGOINGEXCLUSIONS`: case does not matter.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "ippoolsonly" => Ok(Self::IPPoolsOnly),
+            "ippoolsandhostips" => Ok(Self::IPPoolsAndHostIPs),
+            _ => Err(format!("{text:?} is none of IPPoolsOnly, IPPoolsAndHostIPs")),
+        }
+    }
+}
+
+/// A network, or one address alone, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        let net = text.parse::<IpNet>().or_else(|_| address());
+        net.map(|net| Self(net.trunc())).map_err(|_| format!("{text:?} is neither a CIDR nor an address"))
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl FelixConfigurationSpec {
@@ -77,7 +140,6 @@ fn is_default(field: &str, value: &Value) -> bool {
         "vxlanMTU" => json!(0),
         "vxlanPort" => json!(4789),
         "vxlanVNI" => json!(4096),
-        "natOutgoingExclusions" => json!("IPPoolsOnly"),
         "serviceLoopPrevention" => json!("Drop"),
         "workloadSourceSpoofing" | "floatingIPs" => json!("Disabled"),
         "routeSource" => json!("CalicoIPAM"),
@@ -123,8 +185,37 @@ mod tests {
         let (spec, _) = read(&json!({
             "bpfLogLevel": "", "floatingIPs": "Disabled", "logSeverityScreen": "Info", "reportingInterval": "0s",
             "vxlanPort": 4789, "wireguardEnabled": false, "routeRefreshInterval": "1m30s", "vxlanVNI": null,
-            "wireguardEnabledV6": true, "natPortRange": "1000:2000", "routeSource": "WorkloadIPs",
+            "wireguardEnabledV6": true, "vxlanMTU": 1400, "routeSource": "WorkloadIPs",
         }));
-        assert_eq!(spec.not_acted_on(), ["natPortRange", "routeSource", "wireguardEnabledV6"]);
+        assert_eq!(spec.not_acted_on(), ["routeSource", "vxlanMTU", "wireguardEnabledV6"]);
+    }
+
+    #[test]
+    fn what_is_said_of_nat_and_of_protocol_4_is_read_and_each_mistake_is_named() {
+        let (spec, refused) = read(&json!({
+            "natOutgoingAddress": "203.0.113.7", "natPortRange": "32768:65535",
+            "natOutgoingExclusions": "IPPoolsAndHostIPs", "externalNodesList": ["10.0.0.1", "10.1.0.0/16", "10.1.0/16"],
+            "allowIPIPPacketsFromWorkloads": true,
+        }));
+        assert_eq!(spec.nat_outgoing_address, Some(Ipv4Addr::new(203, 0, 113, 7)));
+        assert_eq!(spec.nat_port_range, PortRange::new(32768, 65535));
+        assert_eq!(spec.nat_outgoing_exclusions, Some(NatExclusions::IPPoolsAndHostIPs));
+        let external = spec.external_nodes_list.unwrap();
+        let external: Vec<_> = external.iter().map(|network| network.0.to_string()).collect();
+        assert_eq!(
+            (external, spec.allow_ipip_packets_from_workloads),
+            (vec!["10.0.0.1/32".into(), "10.1.0.0/16".to_owned()], Some(true))
+        );
+        assert_eq!(
+            refused.iter().map(|wrong| wrong.field.as_str()).collect::<Vec<_>>(),
+            ["spec.externalNodesList[2]"]
+        );
+        let (spec, refused) =
+            read(&json!({"natPortRange": "2:1", "natOutgoingAddress": "", "natOutgoingExclusions": "None"}));
+        assert_eq!(
+            (spec.nat_port_range, spec.nat_outgoing_address, spec.nat_outgoing_exclusions),
+            (None, None, None)
+        );
+        assert_eq!(refused.len(), 2, "{refused:?}");
     }
 }

@@ -27,6 +27,7 @@ mod object;
 mod password;
 mod pod;
 mod pool;
+mod port_range;
 mod read;
 mod reservation;
 mod selector;
@@ -50,7 +51,7 @@ pub use block::{
 pub use cluster_information::ClusterInformationSpec;
 pub use community::Community;
 pub use complaint::Complaint;
-pub use felix_configuration::FelixConfigurationSpec;
+pub use felix_configuration::{FelixConfigurationSpec, NatExclusions, Network};
 pub use interval::Interval;
 pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
@@ -70,6 +71,7 @@ pub use pod::{Pod, pod_annotation};
 pub use pool::{
     AllowedUse, AssignmentMode, DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr,
 };
+pub use port_range::PortRange;
 pub use reservation::{IpReservation, IpReservationSpec};
 pub use selector::{Selector, SelectorError};
 pub use service::{EndpointSlice, Service, ServiceEndpoint};

@@ -20,7 +20,7 @@ use crate::coalesce::Coalesce;
 use crate::config::{Backend, Config};
 use crate::endpoints;
 use crate::felix_parameters::{FelixParameters, tell_changes};
-use crate::node_loop::NodeLoop;
+use crate::node_loop::{NodeLoop, RulesetKeeper};
 use crate::passwords::{Keeper, Passwords};
 use crate::pod_objects::{PodObjects, keep_annotated};
 use crate::pods::Pods;
@@ -156,7 +156,13 @@ impl Assembly {
         let (ask, beats) = mpsc::channel(QUESTIONS);
         self.feeds.beats.send_replace(Some(ask));
         let (pod_mtu, known) = watch::channel(mtu.pod(kernel, self.address.address()));
+        let ruleset = RulesetKeeper {
+            environment: self.config.felix.clone(),
+            interface_prefix: self.felix.interface_prefix.clone(),
+            refused: None,
+        };
         let node_loop = NodeLoop {
+            ruleset,
             node: self.config.node.clone(),
             address: self.address,
             mtu,

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use manx_model::InterfaceAddress;
+use manx_model::{InterfaceAddress, Network};
 
 use super::{AddressSource, ConfigError, DatastoreChoice, Notice, Settings, known};
 
@@ -188,6 +188,19 @@ pub(super) fn enabled(text: &str) -> Result<bool, &'static str> {
         "disabled" => Ok(false),
         _ => Err("it is neither Enabled nor Disabled"),
     }
+}
+
+/// An IPv4 address, or `none`.
+pub(super) fn nat_address(text: &str) -> Result<Option<Ipv4Addr>, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "none" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| "it is neither none nor an IPv4 address"),
+    }
+}
+
+/// Networks and addresses, with commas between them.
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
 }
 
 /// An MTU in bytes; 0 means automatic.

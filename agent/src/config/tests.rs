@@ -109,3 +109,28 @@ fn felix_parameters_of_the_tunnel_are_read() {
     assert_eq!(felix(&[("FELIX_IPINIPENABLED", "false")]).ipip_enabled, Some(false));
     assert_eq!(felix(&[("FELIX_IPINIPENABLED", "true")]).ipip_enabled, Some(true));
 }
+
+#[test]
+fn felix_parameters_of_nat_and_of_protocol_4_are_read() {
+    let felix = read(&[
+        ("FELIX_NATOUTGOINGADDRESS", "203.0.113.7"),
+        ("FELIX_NATPORTRANGE", "32768:65535"),
+        ("FELIX_NATOUTGOINGEXCLUSIONS", "ippoolsandhostips"),
+        ("FELIX_EXTERNALNODESCIDRLIST", "10.0.0.1, 10.1.0.0/16"),
+        ("FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", "true"),
+    ])
+    .unwrap()
+    .felix;
+    assert_eq!(felix.nat_address, Some(Ipv4Addr::new(203, 0, 113, 7)));
+    assert_eq!(felix.nat_ports, PortRange::new(32768, 65535));
+    assert_eq!(felix.nat_exclusions, Some(NatExclusions::IPPoolsAndHostIPs));
+    assert_eq!((felix.external_nodes.unwrap().len(), felix.ipip_from_pods), (2, Some(true)));
+    assert_eq!(read(&[("FELIX_NATOUTGOINGADDRESS", "none")]).unwrap().felix.nat_address, None);
+    for (variable, wrong) in [
+        ("FELIX_NATOUTGOINGADDRESS", "fd00::1"),
+        ("FELIX_NATPORTRANGE", "9:1"),
+        ("FELIX_EXTERNALNODESCIDRLIST", "10.0.0.1,ten"),
+    ] {
+        assert!(read(&[(variable, wrong)]).unwrap_err().contains(variable));
+    }
+}

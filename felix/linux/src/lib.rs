@@ -1,4 +1,4 @@
-//! The only door to the Linux kernel: netlink, namespaces, sysctls.
+//! The only door to the Linux kernel: netlink, nftables, namespaces, sysctls.
 //!
 //! [`LinuxKernel`] implements `manx_felix::Kernel` for the network namespace in which it is opened. Every call that waits
 //! for the kernel runs on a blocking thread with a socket of its own, so that calls overlap; [`Kernel::changed`] alone is
@@ -10,6 +10,7 @@ mod link;
 mod message;
 mod monitor;
 mod netns;
+mod nft;
 mod parse;
 mod parts;
 mod pod;
@@ -24,10 +25,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use manx_felix::{Attached, BoxFuture, Kernel, KernelError, Operation, PodLink, Snapshot};
+use manx_felix::{
+    Attached, BoxFuture, FoundRuleset, Kernel, KernelError, Operation, PodLink, Ruleset, Snapshot,
+};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::error::{failed, refuse};
 use crate::monitor::{EVENT_BUFFER, Monitor};
+use crate::nft::{Nft, Watch};
 use crate::socket::{Socket, Sockets};
 use crate::sysctl::{Parameter, Sysctl};
 
@@ -41,6 +46,9 @@ pub struct LinuxKernel {
 pub(crate) struct Node {
     sockets: Sockets,
     monitor: Monitor,
+    nft: Nft,
+    /// `None` where the kernel has no nfnetlink, and so nobody can change our table.
+    watch: Option<Watch>,
     sysctl: Sysctl,
     /// The node is to forward packets; known once it has been prepared.
     forwards: AtomicBool,
@@ -65,9 +73,12 @@ impl LinuxKernel {
         let action = "opening the kernel's network interface";
         tokio::runtime::Handle::try_current().map_err(|error| refuse(action, error.to_string()))?;
         let open = || -> io::Result<Node> {
-            let sockets = Sockets::new(netns::current()?);
+            let sockets = Sockets::new(netns::current()?, NETLINK_ROUTE);
             let monitor = Monitor::open(sockets.ports(), bytes)?;
-            Ok(Node { sockets, monitor, sysctl: Sysctl::open(true)?, forwards: AtomicBool::new(false) })
+            let nft = Nft::new(netns::current()?);
+            let watch = Watch::open(nft.ports()).ok();
+            let (sysctl, forwards) = (Sysctl::open(true)?, AtomicBool::new(false));
+            Ok(Node { sockets, monitor, nft, watch, sysctl, forwards })
         };
         Ok(Self { node: Arc::new(open().map_err(|error| failed(action, &error))?) })
     }
@@ -77,13 +88,21 @@ impl LinuxKernel {
         action: &'static str,
         work: impl FnOnce(&Node, &mut Socket) -> Result<T, KernelError> + Send + 'static,
     ) -> Result<T, KernelError> {
-        let node = Arc::clone(&self.node);
-        let work = move || {
+        let with_socket = move |node: &Node| {
             node.sockets
-                .with(|socket| work(&node, socket))
+                .with(|socket| work(node, socket))
                 .unwrap_or_else(|error| Err(failed("opening a netlink socket", &error)))
         };
-        match tokio::task::spawn_blocking(work).await {
+        self.on_a_thread(action, with_socket).await
+    }
+
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Node) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let node = Arc::clone(&self.node);
+        match tokio::task::spawn_blocking(move || work(&node)).await {
             Ok(result) => result,
             Err(error) => Err(refuse(action, format!("the work was broken off: {error}"))),
         }
@@ -133,8 +152,27 @@ impl Kernel for LinuxKernel {
         })
     }
 
+    fn ruleset(&self) -> BoxFuture<'_, Result<Option<FoundRuleset>, KernelError>> {
+        Box::pin(self.on_a_thread("reading nftables", |node| node.nft.read()))
+    }
+
+    fn write_ruleset(&self, ruleset: Option<Ruleset>) -> BoxFuture<'_, Result<(), KernelError>> {
+        Box::pin(self.on_a_thread("writing nftables", move |node| node.nft.write(ruleset.as_ref())))
+    }
+
     fn changed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.node.monitor.changed())
+        let of_table = async {
+            match &self.node.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        Box::pin(async {
+            tokio::select! {
+                () = self.node.monitor.changed() => {}
+                () = of_table => {}
+            }
+        })
     }
 
     fn attach<'a>(

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use manx_felix::{Attached, IfIndex, KernelError, MacAddress, Operation, PodLink};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::Node;
 use crate::check;
@@ -169,7 +170,7 @@ pub(crate) fn in_pod<T>(
 ) -> Result<T, KernelError> {
     let action = || format!("entering the network namespace of the pod behind {}", pod.host_device);
     let inside = || {
-        let mut socket = Socket::open().map_err(|error| failed(action(), &error))?;
+        let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| failed(action(), &error))?;
         work(&mut socket)
     };
     netns::within(netns.as_fd(), inside).map_err(|error| match error.raw_os_error() {

@@ -1,5 +1,8 @@
 //! A netlink socket: requests in batches, dumps that notice when they are torn.
 //!
+//! Both protocols of netlink that are spoken here use it: NETLINK_ROUTE, with the messages of `rtnetlink`, and
+//! NETLINK_NETFILTER, with those of [`crate::nft`].
+//!
 //! `rtnetlink`'s own connection sends one request per reply and hides `NLM_F_DUMP_INTR`; its message types are used here,
 //! on a plain socket. The kernel carries a request out inside `send`, so these calls block (for as long as RTNL is
 //! held) and belong on a thread that may.
@@ -16,7 +19,7 @@ use rtnetlink::packet_core::{
     NLMSG_ERROR, NetlinkHeader, NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::{self, protocols::NETLINK_ROUTE};
+use rtnetlink::sys;
 use rustix::net::{netdevice, sockopt};
 
 use crate::netns;
@@ -24,6 +27,8 @@ use crate::parse::{Attributes, Message, messages, u32_at};
 
 /// Receive buffer of request sockets, in bytes: room for the answers to one batch, each of which may be an error.
 const ANSWER_BUFFER: usize = 4 << 20;
+/// Send buffer, in bytes: what is sent at once must fit, and so must a whole ruleset.
+const SEND_BUFFER: usize = 8 << 20;
 /// The kernel's datagrams are at most this long, in bytes (it sizes them by what was received before, up to 32 KiB).
 const DATAGRAM: usize = 64 << 10;
 /// How long the kernel may take for an answer; RTNL can be held for seconds on a busy node.
@@ -80,13 +85,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the calling thread's network namespace.
-    pub(crate) fn open() -> io::Result<Self> {
-        let inner = sys::Socket::new(NETLINK_ROUTE)?;
+    /// Opens a socket of this `NETLINK_*` protocol in the calling thread's network namespace.
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let inner = sys::Socket::new(protocol)?;
         inner.connect(&sys::SocketAddr::new(0, 0))?;
         inner.set_ext_ack(true)?;
         inner.set_cap_ack(true)?;
         inner.set_netlink_get_strict_chk(true)?;
+        sockopt::set_socket_send_buffer_size_force(inner.as_fd(), SEND_BUFFER)?;
         sockopt::set_socket_recv_buffer_size_force(inner.as_fd(), ANSWER_BUFFER)?;
         sockopt::set_socket_timeout(inner.as_fd(), sockopt::Timeout::Recv, Some(PATIENCE))?;
         Ok(Self { inner, sequence: 0, buffer: vec![0; DATAGRAM] })
@@ -131,9 +137,14 @@ impl Socket {
     pub(crate) fn dump(
         &mut self,
         message: RouteNetlinkMessage,
-        mut each: impl FnMut(Message<'_>),
+        each: impl FnMut(Message<'_>),
     ) -> Result<(), DumpError> {
         let first = self.send(&[Request::with(message, NLM_F_DUMP)], 0)?;
+        self.answers(first, each)
+    }
+
+    /// What the kernel answers to the request with this sequence number, up to its end.
+    pub(crate) fn answers(&mut self, first: u32, mut each: impl FnMut(Message<'_>)) -> Result<(), DumpError> {
         let mut torn = false;
         loop {
             let received = self.receive()?;
@@ -185,6 +196,23 @@ impl Socket {
         Ok(first)
     }
 
+    /// Sends messages whose sequence numbers were taken from [`Self::sequence`].
+    pub(crate) fn transmit(&self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.send(bytes, 0).map(drop)
+    }
+
+    /// The next sequence number.
+    pub(crate) fn sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Receives one datagram.
+    pub(crate) fn datagram(&mut self) -> io::Result<&[u8]> {
+        let received = self.receive()?;
+        Ok(&self.buffer[..received])
+    }
+
     fn receive(&mut self) -> io::Result<usize> {
         let received = self.inner.recv(&mut self.buffer.as_mut_slice(), MSG_TRUNC).map_err(in_words)?;
         match received <= self.buffer.len() {
@@ -202,7 +230,7 @@ fn in_words(error: io::Error) -> io::Error {
 }
 
 /// Reads the errno of an NLMSG_ERROR or NLMSG_DONE (0: success), and the kernel's words.
-fn acknowledgement(message: &Message<'_>) -> Result<(), Refusal> {
+pub(crate) fn acknowledgement(message: &Message<'_>) -> Result<(), Refusal> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let errno = message.payload.first_chunk().map_or(0, |bytes| -i32::from_ne_bytes(*bytes));
     if errno == 0 {
@@ -229,13 +257,15 @@ pub(crate) type Ports = Arc<Mutex<HashSet<u32>>>;
 /// Sockets of one network namespace, opened as they are needed: as many as there are calls at the same time.
 pub(crate) struct Sockets {
     netns: OwnedFd,
+    protocol: isize,
     idle: Mutex<Vec<Socket>>,
     ports: Ports,
 }
 
 impl Sockets {
-    pub(crate) fn new(netns: OwnedFd) -> Self {
-        Self { netns, idle: Mutex::default(), ports: Ports::default() }
+    /// Sockets of this `NETLINK_*` protocol.
+    pub(crate) fn new(netns: OwnedFd, protocol: isize) -> Self {
+        Self { netns, protocol, idle: Mutex::default(), ports: Ports::default() }
     }
 
     pub(crate) fn netns(&self) -> &OwnedFd {
@@ -259,7 +289,7 @@ impl Sockets {
     }
 
     fn open(&self) -> io::Result<Socket> {
-        let socket = netns::within(self.netns.as_fd(), Socket::open)??;
+        let socket = netns::within(self.netns.as_fd(), || Socket::open(self.protocol))??;
         self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(socket.port()?);
         Ok(socket)
     }

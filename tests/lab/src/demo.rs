@@ -52,7 +52,9 @@ pub(crate) fn run(name: String, keep: bool, on_kubernetes: bool) -> Result<()> {
 }
 
 fn over_a_directory(lab: Lab) -> Result<Cluster> {
-    let cluster = Cluster::start(lab, &[("CALICO_IPV4POOL_IPIP", "Always")])?;
+    // The router learns the way to the pods, so nobody needs to be translated.
+    let env = [("CALICO_IPV4POOL_IPIP", "Always"), ("CALICO_IPV4POOL_NAT_OUTGOING", "false")];
+    let cluster = Cluster::start(lab, &env)?;
     cluster.peer_with_tor()?;
     Ok(cluster)
 }

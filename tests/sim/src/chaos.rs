@@ -185,12 +185,14 @@ impl Chaos {
         let subnet = self.cluster.nodes[node].address.addr().octets()[2];
         let nth = self.random.below(20);
         let net = self.cluster.net.clone();
-        let what = match self.random.below(7) {
+        let what = match self.random.below(9) {
             0 | 1 => "a route of ours is deleted",
             2 => "a route of ours is taken over",
             3 => "eth0 flaps",
             4 => "tunl0 is set down",
             5 => "tunl0 loses its addresses",
+            6 => "our table of nftables is deleted",
+            7 => "our table of nftables is altered",
             _ => "eth0 gets another address",
         };
         net.foreign(node, what, |machine| match what {
@@ -211,6 +213,12 @@ impl Chaos {
             "tunl0 loses its addresses" => {
                 if let Some(link) = machine.device(TUNNEL_DEVICE).map(|device| device.link.clone()) {
                     link.addresses.iter().for_each(|address| machine.delete_address(link.index, *address));
+                }
+            }
+            "our table of nftables is deleted" => machine.ruleset = None,
+            "our table of nftables is altered" => {
+                if let Some(found) = &mut machine.ruleset {
+                    found.altered = true;
                 }
             }
             _ => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use manx_felix::{
-    Attached, BoxFuture, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation, Ownership, PodLink,
-    Protocol, Route, RouteKey, Snapshot, Target,
+    Attached, BoxFuture, FoundRuleset, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation, Ownership,
+    PodLink, Protocol, Route, RouteKey, Ruleset, Snapshot, Target,
 };
 
 use crate::machine::{Kind, Machine};
@@ -67,6 +67,20 @@ impl FakeKernel {
             };
             world.record(name, act);
             answer
+        })
+    }
+
+    fn write_ruleset_now(&self, ruleset: Option<Ruleset>) -> Result<(), KernelError> {
+        self.with(|world, name| {
+            let unlucky = world.machines.get(name).is_some_and(|machine| !machine.nftables)
+                || world.random.chance(world.machines[name].faults.write);
+            let Some(machine) = world.machines.get_mut(name).filter(|_| !unlucky) else {
+                world.record(name, Act::RefusedRuleset("out of luck".to_owned()));
+                return Err(refused("writing the ruleset", "out of luck"));
+            };
+            machine.ruleset = ruleset.map(|ruleset| FoundRuleset { ruleset, altered: false });
+            world.record(name, Act::WroteRuleset);
+            Ok(())
         })
     }
 
@@ -168,6 +182,26 @@ impl Kernel for FakeKernel {
                 answers.push(self.operate(operation));
             }
             answers
+        })
+    }
+
+    fn ruleset(&self) -> BoxFuture<'_, Result<Option<FoundRuleset>, KernelError>> {
+        Box::pin(async move {
+            self.net.pause().await;
+            self.chance("reading the ruleset", |machine| machine.faults.read)?;
+            let found = self.with(|world, name| match &world.machines[name] {
+                machine if machine.nftables => Ok(machine.ruleset.clone()),
+                _ => Err(refused("reading the ruleset", "this kernel has no nftables")),
+            });
+            self.net.pause().await;
+            found
+        })
+    }
+
+    fn write_ruleset(&self, ruleset: Option<Ruleset>) -> BoxFuture<'_, Result<(), KernelError>> {
+        Box::pin(async move {
+            self.net.pause().await;
+            self.write_ruleset_now(ruleset)
         })
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use manx_felix::{
-    Hop, IfIndex, KernelError, Link, Operation, Ownership, Protocol, Route, RouteKey, Snapshot,
-    TUNNEL_DEVICE, Target,
+    FoundRuleset, Hook, Hop, IfIndex, KernelError, Link, Operation, Ownership, Protocol, Route, RouteKey,
+    Snapshot, TUNNEL_DEVICE, Target,
 };
 use tokio::sync::Notify;
 
@@ -81,6 +81,10 @@ pub struct Machine {
     pub forwarding: bool,
     /// Whether there can be a `tunl0`.
     pub ipip: Ipip,
+    /// Whether there can be a ruleset.
+    pub nftables: bool,
+    /// Our table of nftables.
+    pub ruleset: Option<FoundRuleset>,
     /// What goes wrong.
     pub faults: Faults,
     /// Wakes whoever watches this kernel.
@@ -96,6 +100,8 @@ impl Machine {
             routes: Vec::new(),
             forwarding: false,
             ipip: Ipip::Loadable,
+            nftables: true,
+            ruleset: None,
             faults: Faults::default(),
             changed: Arc::default(),
             last_index: 0,
@@ -206,6 +212,19 @@ impl Machine {
     pub fn has_address(&self, address: Ipv4Addr) -> bool {
         let up = self.devices.values().filter(|device| device.link.up);
         up.flat_map(|device| &device.link.addresses).any(|net| net.addr() == address)
+    }
+
+    /// Its first address on a wire, which packets of its own have as their source.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        let wires = self.devices.values().filter(|device| matches!(device.kind, Kind::Wire(_)));
+        wires.flat_map(|device| &device.link.addresses).map(Ipv4Net::addr).next()
+    }
+
+    /// Whether its ruleset lets protocol 4 of `source` in: what comes by no pod's interface is judged by the sets alone.
+    pub fn takes_ipip_of(&self, source: Ipv4Addr) -> bool {
+        let Some(found) = &self.ruleset else { return true };
+        let input = found.ruleset.chains.values().any(|chain| chain.hook == Hook::Input);
+        !input || found.ruleset.sets.get("nodes").is_some_and(|nodes| nodes.contains(source))
     }
 
     /// The route by which a packet leaves: the longest prefix, then the lowest metric.

@@ -28,6 +28,7 @@ pub async fn findings(cluster: &Cluster) -> Vec<String> {
         found.extend(not_running(name, node));
         found.extend(truth.wrong_routes(cluster, name, node));
         found.extend(truth.wrong_tunnel(cluster, name));
+        found.extend(truth.wrong_ruleset(cluster, name));
     }
     found.extend(truth.wrong_addresses(cluster));
     found.extend(audit(&truth.blocks, &truth.affinities, &truth.handles).iter().map(ToString::to_string));
@@ -46,6 +47,8 @@ fn not_running(name: &str, node: &Node) -> Vec<String> {
 struct Truth {
     /// CIDR and mode.
     pools: Vec<(IpNet, String)>,
+    /// CIDRs of pools whose traffic to the world outside is translated.
+    translated: Vec<IpNet>,
     /// By node: its address, and the tunnel address that it published.
     nodes: BTreeMap<String, (Ipv4Net, Option<Ipv4Addr>)>,
     blocks: Vec<BlockSpec>,
@@ -65,8 +68,12 @@ impl Truth {
             let tunnel = said("IPv4IPIPTunnelAddr").and_then(|text| text.parse().ok());
             Some((node.name().to_owned(), (address, tunnel)))
         });
+        let translated = of(Kind::IPPool)
+            .filter(|pool| pool.spec["natOutgoing"] == true)
+            .filter_map(|pool| text(pool, "cidr").parse().ok());
         Self {
             pools: pools.collect(),
+            translated: translated.collect(),
             nodes: nodes.collect(),
             blocks: specs(of(Kind::IPAMBlock)),
             affinities: specs(of(Kind::BlockAffinity)),
@@ -163,6 +170,38 @@ impl Truth {
         wrong
     }
 
+    /// The table of nftables: the three lines that matter, and who is in its sets.
+    fn wrong_ruleset(&self, cluster: &Cluster, name: &str) -> Vec<String> {
+        let world = cluster.net.world();
+        let Some(machine) = world.machines.get(name).filter(|machine| machine.nftables) else {
+            return Vec::new();
+        };
+        let Some(found) = &machine.ruleset else { return vec![format!("{name}: it has no ruleset")] };
+        let text = found.ruleset.to_string();
+        let lines = [
+            "iifname \"cali*\" ip protocol 4 counter drop",
+            "ip protocol 4 ip saddr != @nodes counter drop",
+            "ip saddr @nat-pools ip daddr != @pools masquerade fully-random",
+        ];
+        let missing = lines.iter().filter(|line| !text.contains(*line));
+        let mut wrong: Vec<String> = missing.map(|line| format!("{name}: no rule {line}")).collect();
+        let nodes: BTreeSet<u32> = self.nodes.values().map(|(net, _)| net.addr().to_bits()).collect();
+        let pools: Vec<IpNet> = self.pools.iter().map(|(cidr, _)| *cidr).collect();
+        for (set, expected) in [
+            ("nodes", nodes.into_iter().map(|node| (node, node)).collect()),
+            ("pools", bounds(&pools)),
+            ("nat-pools", bounds(&self.translated)),
+        ] {
+            let present = found.ruleset.sets.get(set).map(|set| set.ranges().to_vec()).unwrap_or_default();
+            let present = present.into_iter().map(|(first, last)| (first.to_bits(), last.to_bits()));
+            if present.collect::<Vec<_>>() != joined(expected) {
+                wrong.push(format!("{name}: the set {set} is wrong: {text}"));
+            }
+        }
+        wrong.extend(found.altered.then(|| format!("{name}: its ruleset is altered")));
+        wrong
+    }
+
     /// Addresses by handle; one handle with several is told by [`Self::wrong_addresses`].
     fn held(&self) -> BTreeMap<String, Ipv4Addr> {
         self.allocations().into_iter().collect()
@@ -240,4 +279,26 @@ fn routes_of(machine: &Machine) -> BTreeSet<String> {
         _ => format!("blackhole {}", route.key),
     })
     .collect()
+}
+
+/// The first and the last address of each.
+fn bounds(nets: &[IpNet]) -> Vec<(u32, u32)> {
+    let of = |net: &IpNet| match net {
+        IpNet::V4(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
+        IpNet::V6(_) => None,
+    };
+    nets.iter().filter_map(of).collect()
+}
+
+/// Neighbours become one range. (Nothing here overlaps.)
+fn joined(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut().filter(|(_, end)| end.checked_add(1) == Some(first)) {
+            Some((_, end)) => *end = last,
+            None => joined.push((first, last)),
+        }
+    }
+    joined
 }

@@ -31,8 +31,8 @@ struct Packet<'a> {
     world: &'a World,
     at: &'a str,
     destination: Ipv4Addr,
-    /// The far end of the tunnel, while it is inside IP-in-IP.
-    outer: Option<Ipv4Addr>,
+    /// The ends of the tunnel, while it is inside IP-in-IP: the near machine, and the far one's address.
+    outer: Option<(&'a str, Ipv4Addr)>,
     way: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ pub fn trace(world: &World, from: &str, destination: Ipv4Addr) -> Result<Vec<Str
 impl<'a> Packet<'a> {
     fn hop(&mut self) -> Result<Step<'a>, String> {
         let machine = self.world.machines.get(self.at).ok_or("this machine is off")?;
-        let towards = self.outer.unwrap_or(self.destination);
+        let towards = self.outer.map_or(self.destination, |(_, far)| far);
         if machine.has_address(towards) {
             return self.receive(machine);
         }
@@ -87,7 +87,7 @@ impl<'a> Packet<'a> {
             (Kind::Veth(addresses), None, None) if addresses.contains(&towards) => Ok(Step::Arrived),
             (Kind::Veth(_), ..) => Err(format!("the pod behind {name} does not have {towards}")),
             (Kind::Tunnel, Some(IpAddr::V4(far)), None) => {
-                self.outer = Some(far);
+                self.outer = Some((self.at, far));
                 Ok(Step::On(self.at))
             }
             (Kind::Tunnel, ..) => Err(format!("the way to {towards} leads into {name} again")),
@@ -104,8 +104,10 @@ impl<'a> Packet<'a> {
 
     /// The packet is for this machine: it is taken out of the tunnel, or it has arrived.
     fn receive(&mut self, machine: &Machine) -> Result<Step<'a>, String> {
-        if self.outer.take().is_none() {
-            return Ok(Step::Arrived);
+        let Some((sender, _)) = self.outer.take() else { return Ok(Step::Arrived) };
+        let source = self.world.machines.get(sender).and_then(Machine::address).ok_or("the sender is off")?;
+        if !machine.takes_ipip_of(source) {
+            return Err(format!("its ruleset takes no IP-in-IP of {sender}"));
         }
         let tunnel = machine.device(TUNNEL_DEVICE).map(|device| &device.link);
         match tunnel.is_some_and(|link| link.up && !link.addresses.is_empty()) {

@@ -50,6 +50,10 @@ pub enum Act {
     Wrote(Operation),
     /// The kernel refused, with this reason.
     Refused(Operation, String),
+    /// The agent wrote our table of nftables.
+    WroteRuleset,
+    /// The kernel refused it, with this reason.
+    RefusedRuleset(String),
     /// Something was done to the pod's link of this name.
     Pod(String, &'static str),
     /// Somebody else did something.
@@ -107,7 +111,8 @@ impl World {
 
     /// How often a machine was changed; what was refused, again and again, changed nothing.
     pub fn changes(&self) -> usize {
-        self.records.iter().filter(|record| !matches!(record.act, Act::Refused(..))).count()
+        let refused = |act: &Act| matches!(act, Act::Refused(..) | Act::RefusedRuleset(_));
+        self.records.iter().filter(|record| !refused(&record.act)).count()
     }
 
     fn check_guarded(&mut self) {

@@ -1,4 +1,4 @@
-//! The door to the kernel against the real kernel, in fresh network namespaces. Needs root, `ip` and `ping`.
+//! The door to the kernel against the real kernel, in fresh network namespaces. Needs root, `ip`, `nft` and `ping`.
 //!
 //! Tests whose names begin with `ipip_` need a kernel that has ipip, and fail on one that has not.
 
@@ -7,6 +7,7 @@ mod common;
 mod cost;
 mod events;
 mod ipv6;
+mod nftables;
 mod pods;
 mod routes;
 mod tunnel;

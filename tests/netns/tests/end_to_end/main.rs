@@ -7,7 +7,9 @@
 mod churn;
 mod config;
 mod damage;
+mod forged;
 mod modes;
+mod nat;
 mod pods;
 mod probes;
 mod repair;

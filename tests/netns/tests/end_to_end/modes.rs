@@ -8,9 +8,8 @@ use anyhow::ensure;
 use manx_lab::{Cluster, Packet, Topology, UdpPace, eventually, slowness};
 use manx_netns::Stored;
 
-use crate::support::{SOON, assert_problem, assert_routes, cluster, founding};
+use crate::support::{OUTSIDE, SOON, assert_problem, assert_routes, cluster, founding};
 
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 10);
 /// The MTU of a pod (1500 less the outer header) less the headers of IP and TCP and the time stamps (RFC 7323).
 const FULL_SEGMENT: u32 = 1480 - 20 - 20 - 12;
 

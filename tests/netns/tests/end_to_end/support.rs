@@ -1,6 +1,7 @@
 //! Clusters as the tests raise them.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ use serde_json::Value;
 
 /// For what must happen, but for which no promise of time is made.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// The host behind the ToR.
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 10);
+/// Pods show their own addresses outside, as where routers know the way to them.
+pub(crate) const NO_NAT: (&str, &str) = ("CALICO_IPV4POOL_NAT_OUTGOING", "false");
 /// The agent alone: nodes are not connected by it.
 pub(crate) const NO_BGP: (&str, &str) = ("CALICO_NETWORKING_BACKEND", "none");
 
@@ -19,9 +24,9 @@ pub(crate) fn cluster(topology: Topology, env: &[(&str, &str)]) -> Cluster {
     Cluster::start(Lab::up(Options::unique("e2e", topology)).unwrap(), env).unwrap()
 }
 
-/// The founding cluster in `mode`, with BIRD, one pod `podN` on every `nodeN`, and everybody knowing every route.
+/// The founding cluster in `mode`, without NAT, with BIRD, one pod `podN` on every `nodeN`, and everybody knowing every route.
 pub(crate) fn founding(mode: &str) -> Cluster {
-    let cluster = cluster(Topology::founding(), &[("CALICO_IPV4POOL_IPIP", mode)]);
+    let cluster = cluster(Topology::founding(), &[("CALICO_IPV4POOL_IPIP", mode), NO_NAT]);
     cluster.peer_with_tor().unwrap();
     for node in cluster.node_names() {
         cluster.lab().pod_add(&node, &node.replace("node", "pod"), "default").unwrap();
