@@ -39,7 +39,7 @@ build: ## The agent, the static CNI plugin and the lab, for release
 	RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' cargo build --release -p manx-cni --target $(MACHINE)
 	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
 
-kubernetes: ## kube-apiserver, etcd and kubectl for the tests (Go; minutes, the first time)
+kubernetes: ## kube-apiserver, etcd, kubectl and helm for the tests (Go; minutes, the first time)
 	@tests/kubernetes/build
 
 setup:
