@@ -8,6 +8,7 @@ pub mod agent;
 pub mod census;
 pub mod cli;
 pub mod cluster;
+pub mod cni_files;
 pub mod cni_server;
 pub mod coalesce;
 pub mod collecting;
