@@ -39,5 +39,6 @@ pub mod route_loop;
 pub mod services;
 pub mod status;
 pub mod tunnel_address;
+pub mod uninstall;
 pub mod unsupported;
 pub mod view;
