@@ -12,7 +12,7 @@ STATIC := -C target-feature=+crt-static -C strip=symbols \
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build image kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -54,13 +54,16 @@ image: ## The container image, as an OCI archive in target/image (ARCH=aarch64 w
 	@charts/image/build $(TARGET)/$(MACHINE)/release $(TARGET)/image
 	@charts/image/check $(TARGET)/image/*.oci.tar
 
+manifest: ## The chart as plain manifests for kubectl, in target/chart (CHART='--values FILE')
+	@charts/render $(CHART)
+
 kubernetes: ## kube-apiserver, etcd, kubectl and helm for the tests (Go; minutes, the first time)
 	@tests/kubernetes/build
 
 setup:
 	@tests/setup
 
-lint: lint-format lint-clippy lint-docs lint-purity lint-licences ## Format, clippy, docs, purity, licences
+lint: lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart ## Format, clippy, docs, purity, licences, chart
 
 lint-format:
 	cargo fmt --all --check
@@ -78,6 +81,9 @@ lint-purity:
 
 lint-licences:
 	@.ci/licences
+
+lint-chart:
+	@charts/lint
 
 audit: ## Advisories and the oldest compiler (tools that may be absent)
 	@.ci/audit
