@@ -24,7 +24,7 @@ pub fn decide(kernel: &Snapshot, prefix: &str) -> Plan {
         return Plan { operations: Vec::new(), pods, kept_routes: ours().count() };
     }
     let mut operations: Vec<Operation> = ours().map(Operation::DeleteRoute).collect();
-    if tunnel_is_nobody_elses(kernel) {
+    if tunnel_is_ours(kernel) {
         operations.push(Operation::TunnelDown);
     }
     Plan { operations, ..Plan::default() }
@@ -36,14 +36,15 @@ fn pods(kernel: &Snapshot, prefix: &str) -> Vec<String> {
     kernel.links.values().filter(is_pod).map(|link| link.name.clone()).collect()
 }
 
-/// The device is the kernel's: who routes through it uses it, its address tells nothing.
-fn tunnel_is_nobody_elses(kernel: &Snapshot) -> bool {
+/// The device is the kernel's, and its address tells nothing: it is used by those who route through it. One that is down is
+/// nobody's.
+fn tunnel_is_ours(kernel: &Snapshot) -> bool {
     let Some(tunnel) = kernel.link(TUNNEL_DEVICE) else { return false };
     let through = |route: &Route| match &route.target {
         Target::Hops(hops) => hops.iter().any(|hop| hop.device == tunnel.index),
         Target::Blackhole | Target::Other => false,
     };
-    !kernel.foreign().any(through)
+    tunnel.up && !kernel.foreign().any(through)
 }
 
 #[cfg(test)]

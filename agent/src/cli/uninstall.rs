@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use manx_felix::Kernel as _;
+use manx_felix::{Kernel as _, Operation, TUNNEL_DEVICE};
 use manx_felix_linux::LinuxKernel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -102,13 +102,12 @@ async fn once(args: &Args, kernel: &LinuxKernel) -> Result<(bool, String), Strin
     let plan = decide(&kernel.read().await.map_err(|error| error.to_string())?, &args.prefix);
     let whole = if plan.pods.is_empty() { Whole::Yes } else { Whole::PodsRemain };
     let mut removed = remove(&args.net_dir, &args.bin_dir, whole);
-    let count = plan.operations.len();
     let results = kernel.apply(plan.operations.clone()).await;
     removed.failed.extend(results.into_iter().filter_map(Result::err).map(|error| error.to_string()));
     if whole == Whole::Yes {
         forget(args, &mut removed);
     }
-    Ok((whole == Whole::Yes && removed.failed.is_empty(), report(&plan, count, &removed)))
+    Ok((whole == Whole::Yes && removed.failed.is_empty(), report(&plan, &removed)))
 }
 
 /// What the agent kept on this node for itself. A `file` datastore below the same directory is the cluster's, and stays.
@@ -137,19 +136,21 @@ fn remove_if_empty(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-fn report(plan: &Plan, operations: usize, removed: &Removed) -> String {
+fn report(plan: &Plan, removed: &Removed) -> String {
     let mut lines: Vec<String> =
         removed.gone.iter().map(|path| format!("removed {}", path.display())).collect();
-    if operations > 0 {
-        lines.push(format!("removed the routes of Manx, and its tunnel's address ({operations} changes)"));
+    let routes = plan.operations.iter().filter(|operation| matches!(operation, Operation::DeleteRoute(_)));
+    match routes.count() {
+        0 => {}
+        count => lines.push(format!("routes removed: {count}")),
+    }
+    if plan.operations.contains(&Operation::TunnelDown) {
+        lines.push(format!("set {TUNNEL_DEVICE} down, without an address"));
     }
     lines.extend(removed.failed.iter().map(|failure| format!("FAILED {failure}")));
     if !plan.pods.is_empty() {
-        let (count, routes) = (plan.pods.len(), plan.kept_routes);
-        lines.push(format!(
-            "kept, since {count} pods still run: {routes} routes, the plugin, and {}",
-            plan.pods.join(" ")
-        ));
+        let (count, pods) = (plan.kept_routes, plan.pods.join(" "));
+        lines.push(format!("kept for pods that still run: {count} routes, the plugin, and {pods}"));
     }
     if lines.is_empty() {
         lines.push("nothing of Manx is left on this node".to_owned());

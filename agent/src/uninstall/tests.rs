@@ -45,3 +45,10 @@ fn a_link_of_calicos_own_and_a_tunnel_that_others_route_through_are_none_of_ours
     let plan = decide(&node(&links, vec![route("10.2.0.0/26", TUNNEL, Protocol(80))]), "cali");
     assert_eq!(plan, Plan::default());
 }
+
+#[test]
+fn what_has_been_taken_away_is_not_taken_away_again() {
+    let (index, mut tunnel) = link(TUNNEL, "tunl0", None);
+    tunnel.up = false;
+    assert_eq!(decide(&node(&[(index, tunnel)], vec![]), "cali"), Plan::default());
+}
