@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use manx_felix::{Kernel as _, Operation, TUNNEL_DEVICE};
+use manx_felix::{Kernel as _, Operation, TABLE, TUNNEL_DEVICE};
 use manx_felix_linux::LinuxKernel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -104,10 +104,22 @@ async fn once(args: &Args, kernel: &LinuxKernel) -> Result<(bool, String), Strin
     let mut removed = remove(&args.net_dir, &args.bin_dir, whole);
     let results = kernel.apply(plan.operations.clone()).await;
     removed.failed.extend(results.into_iter().filter_map(Result::err).map(|error| error.to_string()));
+    let mut table = false;
     if whole == Whole::Yes {
+        table = take_table(kernel, &mut removed).await;
         forget(args, &mut removed);
     }
-    Ok((whole == Whole::Yes && removed.failed.is_empty(), report(&plan, &removed)))
+    Ok((whole == Whole::Yes && removed.failed.is_empty(), report(&plan, table, &removed)))
+}
+
+/// Removes our table, after the tunnel that it guards; whether there was one. Without nftables there is none.
+async fn take_table(kernel: &LinuxKernel, removed: &mut Removed) -> bool {
+    if kernel.ruleset().await.ok().flatten().is_none() {
+        return false;
+    }
+    let written = kernel.write_ruleset(None).await;
+    removed.failed.extend(written.as_ref().err().map(ToString::to_string));
+    written.is_ok()
 }
 
 /// What the agent kept on this node for itself. A `file` datastore below the same directory is the cluster's, and stays.
@@ -136,7 +148,7 @@ fn remove_if_empty(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-fn report(plan: &Plan, removed: &Removed) -> String {
+fn report(plan: &Plan, table: bool, removed: &Removed) -> String {
     let mut lines: Vec<String> =
         removed.gone.iter().map(|path| format!("removed {}", path.display())).collect();
     let routes = plan.operations.iter().filter(|operation| matches!(operation, Operation::DeleteRoute(_)));
@@ -147,13 +159,18 @@ fn report(plan: &Plan, removed: &Removed) -> String {
     if plan.operations.contains(&Operation::TunnelDown) {
         lines.push(format!("set {TUNNEL_DEVICE} down, without an address"));
     }
+    if table {
+        lines.push(format!("removed the nftables table ip {TABLE}"));
+    }
     lines.extend(removed.failed.iter().map(|failure| format!("FAILED {failure}")));
     if !plan.pods.is_empty() {
         let (count, pods) = (plan.kept_routes, plan.pods.join(" "));
-        lines.push(format!("kept for pods that still run: {count} routes, the plugin, and {pods}"));
+        lines.push(format!(
+            "kept for pods that still run: {count} routes, the nftables table, the plugin, and {pods}"
+        ));
     }
     if lines.is_empty() {
-        lines.push("nothing of Manx is left on this node".to_owned());
+        lines.push("Nothing of Manx is left on this node".to_owned());
     }
     lines.join("\n") + "\n"
 }
