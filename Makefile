@@ -1,11 +1,18 @@
 # One vocabulary for people and CI. `make help` explains it.
 
-MACHINE := $(shell uname -m)-unknown-linux-gnu
+MACHINE := $(or $(ARCH),$(shell uname -m))-unknown-linux-gnu
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+ifneq ($(MACHINE),$(shell uname -m)-unknown-linux-gnu)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER := x86_64-linux-gnu-gcc
+endif
+# Static programs, which say nothing of the machine that built them.
+STATIC := -C target-feature=+crt-static -C strip=symbols \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/manx
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences audit clean
+.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -36,16 +43,27 @@ bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 n
 
 build: ## The agent, the static CNI plugin and the lab, for release
 	cargo build --release -p manx -p manx-lab
-	RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' cargo build --release -p manx-cni --target $(MACHINE)
+	RUSTFLAGS='$(STATIC)' cargo build --release -p manx-cni --target $(MACHINE)
 	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
 
-kubernetes: ## kube-apiserver, etcd and kubectl for the tests (Go; minutes, the first time)
+image: ## The container image, as an OCI archive in target/image (ARCH=aarch64 with a toolchain for it)
+	@rustc --print target-libdir --target $(MACHINE) | xargs test -d || \
+		{ echo "Rust has no $(MACHINE) here: rustup target add $(MACHINE), and install a gcc for it (Debian: gcc-aarch64-linux-gnu)"; exit 1; }
+	RUSTFLAGS='$(STATIC)' cargo build --release -p manx -p manx-cni --target $(MACHINE)
+	@rm -rf $(TARGET)/image
+	@charts/image/build $(TARGET)/$(MACHINE)/release $(TARGET)/image
+	@charts/image/check $(TARGET)/image/*.oci.tar
+
+manifest: ## The chart as plain manifests for kubectl, in target/chart (CHART='--values FILE')
+	@charts/render $(CHART)
+
+kubernetes: ## kube-apiserver, etcd, kubectl and helm for the tests (Go; minutes, the first time)
 	@tests/kubernetes/build
 
 setup:
 	@tests/setup
 
-lint: lint-format lint-clippy lint-docs lint-purity lint-licences ## Format, clippy, docs, purity, licences
+lint: lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart ## Format, clippy, docs, purity, licences, chart
 
 lint-format:
 	cargo fmt --all --check
@@ -63,6 +81,9 @@ lint-purity:
 
 lint-licences:
 	@.ci/licences
+
+lint-chart:
+	@charts/lint
 
 audit: ## Advisories and the oldest compiler (tools that may be absent)
 	@.ci/audit

@@ -4,6 +4,7 @@
 //! Everything wrong is found in one pass and said in one message. A variable of Calico's that is not acted on yet is a
 //! [`Notice`], an unknown `FELIX_…` is a warning as it is for Felix, an unknown one of Manx's own is an error.
 
+mod cni;
 mod known;
 mod parse;
 mod pool;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use manx_model::{Asn, InterfaceAddress, NatExclusions, Network, NodeName, PortRange};
 
+pub use cni::{CniFiles, Template};
 use parse::Reader;
 pub use parse::{datastore, mtu, prefix};
 pub use pool::DefaultPool;
@@ -36,6 +38,8 @@ pub struct Config {
     pub felix: FelixEnvironment,
     /// Where the cluster's objects are.
     pub datastore: DatastoreChoice,
+    /// How the agent installs the CNI plugin; `None`: it does not.
+    pub cni: Option<CniFiles>,
     /// The agent's own namespace: where Secrets of BGP peers are.
     pub namespace: String,
     /// Sockets live here.
@@ -187,6 +191,7 @@ impl Config {
             default_pool: DefaultPool::read(&mut reader),
             felix: FelixEnvironment::read(&mut reader),
             datastore: DatastoreChoice::read(&mut reader),
+            cni: CniFiles::read(&mut reader),
             namespace: reader
                 .parse("MANX_NAMESPACE", parse::namespace)
                 .unwrap_or_else(|| "kube-system".into()),

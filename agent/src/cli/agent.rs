@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::agent::{Agent, Doors};
 use crate::cli::store;
+use crate::cni_files::Installer;
 use crate::cni_server::{CniServer, listen};
 use crate::config::{Config, Settings};
 use crate::listening;
@@ -170,7 +171,10 @@ async fn serve(config: Arc<Config>) -> Result<(), String> {
     });
     servers.spawn(status::serve(questions, source));
     let problems = agent.view.standing();
-    servers.spawn(listening::keep(config.felix.clone(), agent.view.clone(), problems));
+    servers.spawn(listening::keep(config.felix.clone(), agent.view.clone(), problems.clone()));
+    if let Some(installer) = Installer::of(&config) {
+        servers.spawn(installer.keep(agent.not_ready.clone(), problems));
+    }
 
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),

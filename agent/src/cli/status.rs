@@ -18,6 +18,10 @@ pub struct Args {
     /// How to write it
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+
+    /// Only whether it answers, ready or not: for a liveness probe
+    #[arg(long)]
+    alive: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -28,13 +32,14 @@ enum Output {
     Json,
 }
 
-/// Exit code 0: the agent is ready; 1: it is not, or does not answer.
+/// Exit code 0: the agent is ready, or `--alive` and it answers; 1: it is not, or does not answer.
 pub fn run(args: Args) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}")),
     };
     match runtime.block_on(ask(&args.run_dir.join("status.sock"))) {
+        Ok(_) if args.alive => ExitCode::SUCCESS,
         Ok(status) => show(&status, args.output),
         Err(error) => complain(&error),
     }

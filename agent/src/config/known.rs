@@ -8,6 +8,7 @@ pub(super) const MANX: &[&str] = &[
     "MANX_STATE_DIR",
     "MANX_CONFIG_REVISION",
     "MANX_IPAM_RESERVE",
+    "MANX_INSTALL_CNI",
     "MANX_LOG",
 ];
 
@@ -40,6 +41,14 @@ const ACTED_ON: &[&str] = &[
     "FELIX_NATOUTGOINGEXCLUSIONS",
     "FELIX_EXTERNALNODESCIDRLIST",
     "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
+    "CNI_NET_DIR",
+    "CNI_BIN_DIR",
+    "CNI_CONF_NAME",
+    "CNI_NETWORK_CONFIG",
+    "CNI_NETWORK_CONFIG_FILE",
+    "CNI_MTU",
+    "SKIP_CNI_BINARIES",
+    "UPDATE_CNI_BINARIES",
 ];
 
 /// Calico's variables that we do not act on yet.

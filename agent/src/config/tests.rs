@@ -37,6 +37,9 @@ fn a_wrong_value_is_named_with_its_variable_and_with_what_is_allowed() {
         ("DATASTORE_TYPE", "etcdv3", "kubernetes"),
         ("KUBECONFIG", "relative", "absolute"),
         ("MANX_CONFIG_REVISION", "-1", "0 or greater"),
+        ("MANX_INSTALL_CNI", "perhaps", "true nor false"),
+        ("CNI_NET_DIR", "etc/cni", "absolute"),
+        ("CNI_CONF_NAME", "../10-manx.conf", "10-manx.conflist"),
         ("NODENAME", "N 1", "a-z"),
     ] {
         let error = read(&[(variable, value)]).unwrap_err();
@@ -133,4 +136,14 @@ fn felix_parameters_of_nat_and_of_protocol_4_are_read() {
     ] {
         assert!(read(&[(variable, wrong)]).unwrap_err().contains(variable));
     }
+}
+
+#[test]
+fn the_cni_plugin_is_installed_only_where_that_is_asked_for() {
+    assert_eq!(read(&[("CNI_MTU", "1400")]).unwrap().cni, None);
+    let asked = [("MANX_INSTALL_CNI", "true"), ("SKIP_CNI_BINARIES", "manx-cni, x"), ("CNI_MTU", "1400")];
+    let cni = read(&asked).unwrap().cni.unwrap();
+    assert_eq!(cni.net_dir, PathBuf::from("/etc/cni/net.d"));
+    assert_eq!((cni.conf_name.as_str(), cni.mtu, cni.update), ("10-manx.conflist", Some(1400), true));
+    assert!(cni.skip.contains("manx-cni") && cni.template.is_none());
 }

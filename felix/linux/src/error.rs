@@ -56,7 +56,9 @@ fn meaning(errno: i32) -> Option<&'static str> {
         EEXIST => "one exists already",
         ENODEV => "there is no such device",
         EINVAL => "the kernel takes it for wrong",
-        EROFS => "it is read-only: Manx needs a writable /proc/sys, as a privileged container has it",
+        EROFS => {
+            "it is read-only: in a container, mount the node's /proc/sys/net at /host/proc/sys/net, as the chart does"
+        }
         EOPNOTSUPP => "this kernel does not have it",
         EADDRNOTAVAIL => "the address is not there",
         ENETDOWN => "the device is down",

@@ -6,11 +6,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use manx_felix::KernelError;
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::error::failed;
+
+/// Where the parameters are.
+const USUAL: &str = "/proc/sys/net";
+
+/// Where a container finds them that may write them and is not privileged: its own `/proc/sys` is read-only, and nothing
+/// may be mounted over it, so the chart mounts the node's here. It shows every thread its own namespace, as the usual one.
+const MOUNTED: &str = "/host/proc/sys/net";
 
 /// Longer than any value that is read here, in bytes.
 const VALUE_MAX: usize = 64;
@@ -38,8 +46,9 @@ pub(crate) struct Sysctl {
 impl Sysctl {
     /// Those of the calling thread's namespace, with those of IPv6 (if the kernel has it) or without.
     pub(crate) fn open(with_ipv6: bool) -> io::Result<Self> {
-        let ipv6 = with_ipv6.then(|| directory("/proc/sys/net/ipv6/conf").ok()).flatten();
-        Ok(Self { ipv4: directory("/proc/sys/net/ipv4")?, ipv6 })
+        let root = if Path::new(MOUNTED).join("ipv4").exists() { MOUNTED } else { USUAL };
+        let ipv6 = with_ipv6.then(|| directory(&format!("{root}/ipv6/conf")).ok()).flatten();
+        Ok(Self { ipv4: directory(&format!("{root}/ipv4"))?, ipv6 })
     }
 
     /// The value, without white space around it; `None` where the kernel has no such parameter for want of IPv6.

@@ -2,7 +2,7 @@
 //! route, with our kinds installed, the agents' rights bound, and every node registered as its kubelet would do it.
 //!
 //! The agents are users of the group `manx`, one per node, so that the audit log tells them apart; what they may do is
-//! `kubernetes/rights.yaml`.
+//! the chart's `files/rights.yaml`.
 
 pub mod pods;
 
@@ -17,7 +17,7 @@ use crate::topology::OUTSIDE_HOST;
 use crate::{Lab, Program, eventually, manx_binary};
 
 /// What the agents may do, as members of the group [`GROUP`].
-pub const RIGHTS: &str = include_str!("../kubernetes/rights.yaml");
+pub const RIGHTS: &str = include_str!("../../../charts/manx/files/rights.yaml");
 /// For what the API server does within a second, on a machine that builds at the same time.
 const SOON: Duration = Duration::from_secs(20);
 /// Whom it is given to.

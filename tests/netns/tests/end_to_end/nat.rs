@@ -209,11 +209,15 @@ fn what_an_agent_left_in_a_kernel_can_be_taken_away_and_nothing_else_goes_with_i
     let mut cluster = behind_a_router();
     let uninstall = |cluster: &Cluster| {
         let node = cluster.lab().node("node1").unwrap();
-        let program = Program::new(manx_binary().unwrap()).arg("uninstall").env("MANX_RUN_DIR", node.dir());
+        let program = Program::new(manx_binary().unwrap()).arg("uninstall");
+        // Nothing of the machine's own.
+        let places = ["MANX_RUN_DIR", "MANX_STATE_DIR", "CNI_NET_DIR", "CNI_BIN_DIR"];
+        let program = places.into_iter().fold(program, |program, place| program.env(place, node.dir()));
         cluster.lab().output("node1", &program).unwrap()
     };
     let refused = uninstall(&cluster);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("stop it first"), "{refused:?}");
+    cluster.pod_del("cat").unwrap();
     cluster.agent("node1").unwrap().stop(SOON).unwrap();
     let lab = cluster.lab();
     lab.exec("node1", &["nft", "add table ip other"]).unwrap();

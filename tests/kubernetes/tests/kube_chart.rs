@@ -1,0 +1,166 @@
+//! The Helm chart against a real API server: what it takes of what Helm renders, and what an installation leaves alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use manx::config::{Config, Settings};
+use manx_kubernetes::{ControlPlane, Options};
+use serde_json::Value;
+
+const NAMESPACE: &str = "kube-system";
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/manx")
+}
+
+fn values(name: &str) -> String {
+    chart().join("ci").join(name).display().to_string()
+}
+
+/// Runs Helm against a control plane; its standard output.
+fn helm(control_plane: &ControlPlane, namespace: &str, args: &[&str]) -> Result<String> {
+    let program = manx_ground::target_dir().join("kubernetes/bin/helm");
+    ensure!(program.is_file(), "{} is not built; run `make kubernetes`", program.display());
+    let own = control_plane.dir().join("helm");
+    let output = Command::new(program)
+        .args(args)
+        .args(["--namespace", namespace, "--kubeconfig"])
+        .arg(control_plane.kubeconfig("admin")?)
+        .envs(["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"].map(|name| (name, &own)))
+        .output()?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "helm {}: {}", args.join(" "), words.trim());
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The variables of the agents, as far as the manifest itself says their values.
+fn environment(control_plane: &ControlPlane) -> Result<Vec<(String, String)>> {
+    let daemon_set = control_plane.kubectl(&["get", "daemonset", "manx", "-n", NAMESPACE, "-o", "json"])?;
+    let daemon_set: Value = serde_json::from_str(&daemon_set)?;
+    let variables = daemon_set["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let text = |variable: &Value, key: &str| variable[key].as_str().map(str::to_owned);
+    let pair = |variable| Some((text(variable, "name")?, text(variable, "value")?));
+    Ok(variables.context("no environment")?.iter().filter_map(pair).collect())
+}
+
+fn value(environment: &[(String, String)], name: &str) -> String {
+    environment
+        .iter()
+        .find(|(variable, _)| variable == name)
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default()
+}
+
+#[test]
+fn helm_installs_on_an_empty_cluster_and_an_upgrade_that_changes_the_mode_raises_the_revision() {
+    let control_plane = ControlPlane::start(Options::new()).unwrap();
+    let (chart, values) = (chart().display().to_string(), values("routers.yaml"));
+    helm(&control_plane, NAMESPACE, &["install", "manx", &chart, "--values", &values]).unwrap();
+    assert_eq!(value(&environment(&control_plane).unwrap(), "MANX_CONFIG_REVISION"), "1");
+    let asn = ["get", "bgppeer", "rack2", "-o", "jsonpath={.spec.asNumber}"];
+    assert_eq!(control_plane.kubectl(&asn).unwrap(), "4200000002");
+
+    let mode = "env.CALICO_IPV4POOL_IPIP=CrossSubnet";
+    helm(&control_plane, NAMESPACE, &["upgrade", "manx", &chart, "--reuse-values", "--set", mode]).unwrap();
+    let now = environment(&control_plane).unwrap();
+    assert_eq!(value(&now, "MANX_CONFIG_REVISION"), "2");
+    assert_eq!(value(&now, "CALICO_IPV4POOL_IPIP"), "CrossSubnet");
+    assert_eq!(value(&now, "CALICO_IPV4POOL_BLOCK_SIZE"), "28", "the other values stay");
+
+    helm(&control_plane, NAMESPACE, &["uninstall", "manx"]).unwrap();
+    let left =
+        control_plane.kubectl(&["get", "daemonsets,roles,bgppeers", "-n", NAMESPACE, "-o", "name"]).unwrap();
+    assert!(!left.contains("manx") && !left.contains("rack"), "{left}");
+    // What people have written with them would be lost.
+    control_plane.kubectl(&["get", "crd", "ippools.crd.projectcalico.org"]).unwrap();
+}
+
+#[test]
+fn definitions_that_a_cluster_has_are_never_taken_over() {
+    let control_plane = ControlPlane::start(Options::new()).unwrap();
+    let of_calico = fs::read_to_string(chart().join("crds/bgppeers.yaml")).unwrap();
+    control_plane.apply(&of_calico).unwrap();
+    let name = "bgppeers.crd.projectcalico.org";
+    let state = || {
+        control_plane.kubectl(&[
+            "get",
+            "crd",
+            name,
+            "-o",
+            "jsonpath={.metadata.generation} {.metadata.labels} {.metadata.managedFields[*].manager}",
+        ])
+    };
+    let before = state().unwrap();
+    helm(&control_plane, NAMESPACE, &["install", "manx", &chart().display().to_string()]).unwrap();
+    assert_eq!(state().unwrap(), before);
+    control_plane.kubectl(&["get", "crd", "ippools.crd.projectcalico.org"]).unwrap();
+}
+
+#[test]
+fn every_combination_of_values_is_taken_by_the_api_server_and_understood_by_the_agent() {
+    let control_plane = ControlPlane::start(Options::new()).unwrap();
+    let chart_dir = chart().display().to_string();
+    helm(&control_plane, NAMESPACE, &["install", "manx", &chart_dir]).unwrap();
+    let mut combinations = 0;
+    for entry in fs::read_dir(chart().join("ci")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let name = path.display().to_string();
+        // In another namespace than the release, whose fields are Helm's.
+        let template = ["template", "manx", &chart_dir, "--values", &name];
+        let manifest = helm(&control_plane, "default", &template).unwrap();
+        let file = control_plane.dir().join("rendered.yaml");
+        fs::write(&file, manifest).unwrap();
+        let file = file.display().to_string();
+        let server = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", &file];
+        control_plane.kubectl(&server).with_context(|| name.clone()).unwrap();
+
+        helm(
+            &control_plane,
+            NAMESPACE,
+            &["upgrade", "manx", &chart_dir, "--reset-values", "--values", &name],
+        )
+        .unwrap();
+        let of_the_pod =
+            [("NODENAME", "n1"), ("IP", "10.0.0.5")].map(|(name, value)| (name.into(), value.into()));
+        let variables = of_the_pod.into_iter().chain(environment(&control_plane).unwrap());
+        let config =
+            Config::read(&Settings::from_environment(variables)).with_context(|| name.clone()).unwrap();
+        assert_eq!(config.notices, [], "{name}");
+        assert!(config.datastore.is_kubernetes(), "{name}");
+        combinations += 1;
+    }
+    assert!(combinations >= 5, "{combinations}");
+}
+
+#[test]
+fn in_any_namespace_the_agents_may_do_what_they_do_and_read_secrets_only_there() {
+    let control_plane = ControlPlane::start(Options::new()).unwrap();
+    let install = ["install", "manx", &chart().display().to_string(), "--create-namespace"];
+    helm(&control_plane, "network", &install).unwrap();
+    let may = |verb: &str, resource: &str, namespace: &str| {
+        let question =
+            ["auth", "can-i", verb, resource, "-n", namespace, "--as=system:serviceaccount:network:manx"];
+        // kubectl ends with 1 when the answer is no, and so says it in an error.
+        control_plane.kubectl(&question).is_ok_and(|answer| answer.trim() == "yes")
+    };
+    for (verb, resource, namespace) in [
+        ("update", "ipamblocks.crd.projectcalico.org", "default"),
+        ("update", "leases.coordination.k8s.io/manx-leader", NAMESPACE),
+        ("watch", "secrets", "network"),
+    ] {
+        assert!(may(verb, resource, namespace), "it cannot {verb} {resource} in {namespace}");
+    }
+    for (verb, resource, namespace) in [
+        ("list", "secrets", NAMESPACE),
+        ("list", "secrets", "default"),
+        ("patch", "nodes", "default"),
+        ("create", "customresourcedefinitions.apiextensions.k8s.io", "default"),
+    ] {
+        assert!(!may(verb, resource, namespace), "it can {verb} {resource} in {namespace}");
+    }
+}
