@@ -150,7 +150,6 @@ fn others() -> Vec<Row> {
         "default" {"ipipMTU": "big"} => Some("integer"), "spec.ipipMTU";
         "default" {"ipipEnabled": "yes"} => Some("boolean"), "spec.ipipEnabled";
         "default" {"natPortRange": "1:2"} => None, "natPortRange is not supported yet";
-        "default" {"ipForwarding": "Disabled"} => None, "ipForwarding is not supported yet";
         "default" {"shade": "green"} => None, "shade";
         "another" {"ipipMTU": 1400} => None, "only those named default and node.NAME have";
     ];
