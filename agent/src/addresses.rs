@@ -334,8 +334,8 @@ impl Owner {
         cluster: &Cluster,
         requests: &[AssignRequest],
     ) -> Vec<Result<Vec<Assigned>, Refused>> {
-        let reserved: Vec<IpNet> =
-            cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect();
+        let reserved = cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone());
+        let reserved: Vec<IpNet> = reserved.chain(pod_cidrs_in_use(cluster)).collect();
         let unlabelled = BTreeMap::new();
         let node = cluster.nodes.get(self.allocator.node().as_str());
         let rules = Rules {
@@ -359,6 +359,11 @@ impl Owner {
         }
         Ok(swept?)
     }
+}
+
+/// What nodes give to their pods without IPAM.
+fn pod_cidrs_in_use(cluster: &Cluster) -> impl Iterator<Item = IpNet> {
+    cluster.nodes.values().flat_map(|node| node.pod_cidrs_in_use.clone())
 }
 
 /// What a handle holds, and as whom.

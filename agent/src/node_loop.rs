@@ -54,6 +54,8 @@ pub struct NodeLoop {
     pub converged: watch::Receiver<bool>,
     /// The address that IPAM gave to our tunnel.
     pub tunnel_address: watch::Receiver<Option<Ipv4Addr>>,
+    /// BGP peers that are reached over a gateway of their own.
+    pub gateways: watch::Receiver<BTreeMap<IpAddr, IpAddr>>,
     /// Whether the tunnel needs an address.
     pub tunnel_wanted: watch::Sender<bool>,
     /// The MTU that new pods get.
@@ -181,6 +183,7 @@ impl NodeLoop {
             endpoints: self.endpoints.routable(snapshot),
             remote,
             tunnel,
+            gateways: self.gateways.borrow_and_update().clone(),
         }
     }
 
@@ -214,8 +217,9 @@ impl NodeLoop {
     }
 
     fn publish(&self, tunnel: Option<Ipv4Addr>) {
-        let publication = Publication { tunnel, ..self.publication.borrow().clone() };
-        latest::set(&self.publication, publication);
+        let publish =
+            |publication: &mut Publication| std::mem::replace(&mut publication.tunnel, tunnel) != tunnel;
+        self.publication.send_if_modified(publish);
     }
 
     fn complain(&self, tunnel: &Decision, wanted: &manx_felix::Desired, failures: &[KernelError]) {
@@ -232,7 +236,8 @@ impl NodeLoop {
             Path::Unresolved { reason } => Some(format!("{prefix}: {reason}")),
             _ => None,
         });
-        self.problems.set("routes", held.chain(unresolved));
+        let peers = wanted.unreachable.iter().map(|(peer, reason)| format!("BGP peer {peer}: {reason}"));
+        self.problems.set("routes", held.chain(unresolved).chain(peers));
         let missing = wanted.missing.iter().map(|(address, reason)| format!("pod {address}: {reason}"));
         self.problems.set("pods", missing);
     }
@@ -250,6 +255,7 @@ impl NodeLoop {
             changed = self.cluster.changed() => changed.is_ok(),
             changed = self.blocks.changed() => changed.is_ok(),
             changed = self.tunnel_address.changed() => changed.is_ok(),
+            changed = self.gateways.changed() => changed.is_ok(),
             changed = self.converged.changed() => changed.is_ok(),
             () = self.paths.ready() => true,
             () = self.kernel.changed() => true,

@@ -88,6 +88,20 @@ impl PodObjects {
         Ok(Found { pod: found, namespace })
     }
 
+    /// The same, for a pod that needs no datastore: while it is away, none.
+    ///
+    /// # Errors
+    /// As of [`Self::find`], while the datastore answers.
+    pub async fn find_if_it_answers(&self, pod: Option<&protocol::Pod>) -> Result<Found, CniError> {
+        match self.find(pod).await {
+            Err(error) if self.cluster.borrow().lost.is_some() => {
+                tracing::warn!("attached without looking at its annotations: {error}");
+                Ok(Found::default())
+            }
+            found => found,
+        }
+    }
+
     async fn ask(&self, kind: Kind, key: &str) -> Result<Object, CniError> {
         match self.store.get(kind, key).await {
             Ok(Some(object)) => Ok(object),
@@ -214,6 +228,7 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manx_cni::settings::Source;
     use manx_datastore::Memory;
     use manx_datastore::testing::{Faults, Faulty};
     use serde_json::json;
@@ -294,8 +309,13 @@ mod tests {
         fixture.store.down();
         fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
         let endpoints = Endpoints::default();
-        let endpoint =
-            Endpoint { device: "cali1".into(), addresses, origin: None, pod: Some("default/web".into()) };
+        let endpoint = Endpoint {
+            device: "cali1".into(),
+            addresses,
+            origin: None,
+            pod: Some("default/web".into()),
+            source: Source::Blocks,
+        };
         endpoints.insert("net.c1".into(), endpoint);
         tokio::spawn(keep_annotated(fixture.objects.clone(), endpoints, Problems::default()));
         tokio::time::sleep(SETTLE * 3).await;
