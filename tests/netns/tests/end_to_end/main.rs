@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod address;
 mod churn;
 mod config;
 mod damage;
 mod modes;
+mod peers;
+mod pod_cidrs;
 mod pods;
 mod repair;
 mod restart;
