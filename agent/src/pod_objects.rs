@@ -11,7 +11,7 @@ use std::time::Duration;
 use manx_cni::protocol;
 use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
-use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
+use manx_model::{Kind, Namespace, Object, Pod, pod_annotation, veth_name};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -191,12 +191,21 @@ fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc
     endpoints
         .iter()
         .filter_map(|(handle, endpoint)| {
-            let pod = cluster.pods.get(endpoint.pod.as_ref()?)?;
+            let pod = pod_of(cluster, endpoint)?;
             let container_id = handle.rsplit('.').next()?;
             let wanted = annotations(container_id, &endpoint.addresses);
             (!said(pod, &wanted)).then(|| (Arc::clone(pod), wanted))
         })
         .collect()
+}
+
+/// The Pod behind an endpoint. Of one that an earlier agent attached without IPAM, the device's name alone says whose it is.
+fn pod_of<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a Arc<Pod>> {
+    let has_device = |pod: &&Arc<Pod>| endpoint.device.ends_with(&veth_name("", &pod.namespace, &pod.name));
+    match &endpoint.pod {
+        Some(key) => cluster.pods.get(key),
+        None => cluster.pods.values().find(has_device),
+    }
 }
 
 /// Writes what ADDs could not write, for ever.
