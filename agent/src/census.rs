@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use manx_datastore::{Datastore, Error, Listed, Only};
 use manx_ipam::{Observed, PodState};
-use manx_model::{Invalid, IpPool, IpamConfigSpec, Kind, NodeName, Object, Pod};
+use manx_model::{Invalid, IpPool, IpamConfigSpec, Kind, Node, NodeName, Object, Pod};
 
 /// One look at everything. Objects that cannot be read are left out and named.
 #[derive(Debug, Default)]
@@ -13,6 +13,7 @@ pub struct Census {
     affinities: Vec<Object>,
     handles: Vec<Object>,
     nodes: BTreeSet<NodeName>,
+    blockless: BTreeSet<NodeName>,
     pods: BTreeMap<(String, String), PodState>,
     /// The pools that can be used.
     pub pools: Vec<IpPool>,
@@ -39,7 +40,11 @@ impl Census {
             census.config = IpamConfigSpec::from_object(&config).0;
         }
         let nodes = census.readable(store.list(Kind::Node, &Only::All).await?);
-        census.nodes = nodes.iter().filter_map(|node| node.name().parse().ok()).collect();
+        let nodes: Vec<Node> =
+            nodes.iter().filter_map(|node| Node::from_object(node).ok()).map(|(node, _)| node).collect();
+        let blockless = nodes.iter().filter(|node| !node.pod_cidrs_in_use.is_empty());
+        census.blockless = blockless.map(|node| node.name.clone()).collect();
+        census.nodes = nodes.into_iter().map(|node| node.name).collect();
         let pods = census.readable(store.list(Kind::Pod, &Only::All).await?);
         census.pods = pods.iter().map(state).collect();
         Ok(census)
@@ -52,6 +57,7 @@ impl Census {
             affinities: &self.affinities,
             handles: &self.handles,
             nodes: &self.nodes,
+            blockless: &self.blockless,
             pods: &self.pods,
             pools: &self.pools,
         }

@@ -8,18 +8,25 @@ mod cni;
 mod known;
 mod parse;
 mod pool;
+mod router_id;
 mod settings;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use manx_felix::Detection;
 use manx_model::{Asn, InterfaceAddress, NatExclusions, Network, NodeName, PortRange};
 
 pub use cni::{CniFiles, Template};
 use parse::Reader;
 pub use parse::{datastore, mtu, prefix};
-pub use pool::DefaultPool;
+pub use pool::{DefaultPool, DefaultPool6};
+pub use router_id::RouterId;
 pub use settings::Settings;
+
+/// Calico's default of `AUTODETECT_POLL_INTERVAL`.
+const ADDRESS_POLL: Duration = Duration::from_secs(60);
 
 /// Everything that an agent is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +39,20 @@ pub struct Config {
     pub backend: Backend,
     /// This node's AS, where it is not the cluster's.
     pub asn: Option<Asn>,
+    /// Its BGP identifier.
+    pub router_id: RouterId,
     /// The pool that is created when there is none.
     pub default_pool: DefaultPool,
+    /// The same of IPv6.
+    pub default_pool6: Option<DefaultPool6>,
+    /// The address is looked for again this often, where it is found out (`AUTODETECT_POLL_INTERVAL`).
+    pub address_poll: Duration,
+    /// Another node may have the same address (`DISABLE_NODE_IP_CHECK`).
+    pub shared_address_allowed: bool,
     /// Felix' parameters, as far as the environment has them.
     pub felix: FelixEnvironment,
+    /// The node's podCIDRs are its to originate, and its tunnel's address is there (`USE_POD_CIDR`).
+    pub use_pod_cidr: bool,
     /// Where the cluster's objects are.
     pub datastore: DatastoreChoice,
     /// How the agent installs the CNI plugin; `None`: it does not.
@@ -55,8 +72,8 @@ pub struct Config {
 /// Where a node's IPv4 address comes from (`IP`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressSource {
-    /// The first usable address of the first usable interface.
-    Autodetect,
+    /// The one that is found so.
+    Autodetect(Detection),
     /// This one; its subnet is that of the interface which carries it.
     Address(Ipv4Addr),
     /// This one, with its subnet.
@@ -186,10 +203,15 @@ impl Config {
         let node = node_name(&mut reader);
         let backend = backend(&mut reader);
         let config = Self {
-            address: reader.parse("IP", parse::address).unwrap_or(AddressSource::Autodetect),
+            address: address(&mut reader),
             asn: reader.parse("AS", str::parse),
+            router_id: reader.parse("CALICO_ROUTER_ID", str::parse).unwrap_or(RouterId::Address),
+            address_poll: reader.parse("AUTODETECT_POLL_INTERVAL", parse::interval).unwrap_or(ADDRESS_POLL),
+            shared_address_allowed: reader.text("DISABLE_NODE_IP_CHECK").is_some_and(parse::startup_bool),
+            default_pool6: DefaultPool6::read(&mut reader),
             default_pool: DefaultPool::read(&mut reader),
             felix: FelixEnvironment::read(&mut reader),
+            use_pod_cidr: reader.parse("USE_POD_CIDR", parse::felix_bool).unwrap_or(false),
             datastore: DatastoreChoice::read(&mut reader),
             cni: CniFiles::read(&mut reader),
             namespace: reader
@@ -237,6 +259,15 @@ fn node_name(reader: &mut Reader<'_>) -> Option<NodeName> {
             reader.missing("NODENAME", "the name of this node, as Kubernetes knows it");
             None
         }
+    }
+}
+
+/// `IP`, and if that is to be found out, `IP_AUTODETECTION_METHOD`, which is read in any case: a mistake in it is one.
+fn address(reader: &mut Reader<'_>) -> AddressSource {
+    let method = reader.parse("IP_AUTODETECTION_METHOD", str::parse).unwrap_or_default();
+    match reader.parse("IP", parse::address).flatten() {
+        Some(given) => given,
+        None => AddressSource::Autodetect(method),
     }
 }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manx_datastore::{Datastore, Error};
-use manx_model::{DEFAULT_IPV4_POOL, IpPoolSpec, IpipMode, Kind, Object};
+use manx_model::{DEFAULT_IPV4_POOL, DEFAULT_IPV6_POOL, IpPoolSpec, IpipMode, Kind, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
-use crate::config::DefaultPool;
+use crate::config::{DefaultPool, DefaultPool6};
 use crate::problems::Problems;
 
 /// Where the record lives. Calico keeps annotations of storage objects whose key contains `projectcalico.org/`.
@@ -54,11 +54,37 @@ pub fn decide(cluster: &Cluster, wanted: &DefaultPool) -> Decision {
     }
 }
 
-/// A damaged or refused pool is a pool: none is made beside it.
+/// The same for the pool of IPv6, which is made as the environment says, and then left to its people.
+pub fn decide6(cluster: &Cluster, wanted: &DefaultPool6) -> Decision {
+    match has_pool(cluster, true) {
+        true => Decision::Settled,
+        false => Decision::Create(new_pool6(wanted)),
+    }
+}
+
 fn has_ipv4_pool(cluster: &Cluster) -> bool {
-    let is_ipv4 = |object: &Object| !object.spec["cidr"].as_str().is_some_and(|cidr| cidr.contains(':'));
-    cluster.pool_objects.values().any(is_ipv4)
+    has_pool(cluster, false)
+}
+
+/// A damaged or refused pool is a pool: none is made beside it.
+fn has_pool(cluster: &Cluster, ipv6: bool) -> bool {
+    let is_ipv6 = |object: &Object| object.spec["cidr"].as_str().is_some_and(|cidr| cidr.contains(':'));
+    cluster.pool_objects.values().any(|object| is_ipv6(object) == ipv6)
         || cluster.invalid.iter().any(|invalid| invalid.kind == Kind::IPPool)
+}
+
+fn new_pool6(wanted: &DefaultPool6) -> Object {
+    let spec = IpPoolSpec {
+        cidr: wanted.cidr.to_string(),
+        block_size: Some(wanted.block_size),
+        ipip_mode: Some("Never".into()),
+        nat_outgoing: Some(wanted.nat_outgoing),
+        node_selector: Some(wanted.node_selector.to_string()),
+        vxlan_mode: Some("Never".into()),
+        disable_bgp_export: wanted.disable_bgp_export.then_some(true),
+        ..IpPoolSpec::default()
+    };
+    Object::new(Kind::IPPool, DEFAULT_IPV6_POOL, &spec)
 }
 
 fn new_pool(cidr: ipnet::Ipv4Net, wanted: &DefaultPool) -> Object {
@@ -67,8 +93,9 @@ fn new_pool(cidr: ipnet::Ipv4Net, wanted: &DefaultPool) -> Object {
         block_size: Some(wanted.block_size),
         ipip_mode: Some(wanted.ipip.to_string()),
         nat_outgoing: Some(wanted.nat_outgoing),
-        node_selector: Some("all()".into()),
+        node_selector: Some(wanted.node_selector.to_string()),
         vxlan_mode: Some("Never".into()),
+        disable_bgp_export: wanted.disable_bgp_export.then_some(true),
         ..IpPoolSpec::default()
     };
     let mut pool = Object::new(Kind::IPPool, DEFAULT_IPV4_POOL, &spec);
@@ -140,23 +167,34 @@ fn write_record(pool: &mut Object, wanted: &DefaultPool) {
 /// After a failed write the next try waits this long.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Does what [`decide`] says whenever the cluster changes, for ever.
+/// Does what [`decide`] and [`decide6`] say whenever the cluster changes, for ever.
 pub async fn keep(
     store: Arc<dyn Datastore>,
     wanted: DefaultPool,
+    wanted6: Option<DefaultPool6>,
     mut cluster: watch::Receiver<Arc<Cluster>>,
     problems: Problems,
 ) {
     loop {
         let seen = Arc::clone(&cluster.borrow_and_update());
-        let decision = if seen.in_sync { decide(&seen, &wanted) } else { Decision::Settled };
-        let (problem, retry) = match carry_out(&*store, decision).await {
-            Ok(report) => (report, false),
-            // Another agent was faster: its word comes by the watch.
-            Err(Error::Exists { .. } | Error::Conflict { .. }) => (None, true),
-            Err(error) => (Some(format!("the default pool is not as it should be: {error}")), true),
-        };
-        problems.set("default pool", problem);
+        let mut decisions = Vec::new();
+        if seen.in_sync {
+            decisions.push(decide(&seen, &wanted));
+            decisions.extend(wanted6.as_ref().map(|wanted| decide6(&seen, wanted)));
+        }
+        let (mut told, mut retry) = (Vec::new(), false);
+        for decision in decisions {
+            match carry_out(&*store, decision).await {
+                Ok(report) => told.extend(report),
+                // Another agent was faster: its word comes by the watch.
+                Err(Error::Exists { .. } | Error::Conflict { .. }) => retry = true,
+                Err(error) => {
+                    told.push(format!("the default pool is not as it should be: {error}"));
+                    retry = true;
+                }
+            }
+        }
+        problems.set("default pool", told);
         tokio::select! {
             biased;
             changed = cluster.changed() => if changed.is_err() { return },
@@ -186,6 +224,7 @@ async fn carry_out(store: &dyn Datastore, decision: Decision) -> Result<Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manx_model::Selector;
 
     fn wanted(ipip: IpipMode, revision: u64) -> DefaultPool {
         DefaultPool {
@@ -193,6 +232,8 @@ mod tests {
             block_size: 26,
             ipip,
             nat_outgoing: true,
+            node_selector: Selector::default(),
+            disable_bgp_export: false,
             revision,
         }
     }
@@ -216,6 +257,50 @@ mod tests {
         let expected = serde_json::json!({"cidr": "192.168.0.0/16", "blockSize": 26, "ipipMode": "CrossSubnet",
             "vxlanMode": "Never", "natOutgoing": true, "nodeSelector": "all()"});
         assert_eq!(pool.spec, expected);
+    }
+
+    #[test]
+    fn the_environment_says_who_may_use_the_default_pools_and_whether_peers_hear_of_them() {
+        let node_selector: Selector = "has(rack)".parse().unwrap();
+        let four = DefaultPool {
+            node_selector: node_selector.clone(),
+            disable_bgp_export: true,
+            ..wanted(IpipMode::Never, 0)
+        };
+        let six = DefaultPool6 {
+            cidr: "fd00:10:244::/64".parse().unwrap(),
+            block_size: 122,
+            nat_outgoing: false,
+            node_selector,
+            disable_bgp_export: true,
+        };
+        let (four, six) = match (decide(&Cluster::default(), &four), decide6(&Cluster::default(), &six)) {
+            (Decision::Create(four), Decision::Create(six)) => (four, six),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((six.name(), &six.spec["cidr"]), ("default-ipv6-ippool", &"fd00:10:244::/64".into()));
+        for pool in [&four, &six] {
+            assert_eq!(
+                (&pool.spec["nodeSelector"], &pool.spec["disableBGPExport"]),
+                (&"has(rack)".into(), &true.into())
+            );
+        }
+        let pool = |object: &Object| Cluster {
+            pool_objects: Arc::new([(object.name().to_owned(), object.clone())].into()),
+            ..Cluster::default()
+        };
+        let wanted6 = DefaultPool6 {
+            cidr: "fd00::/64".parse().unwrap(),
+            block_size: 122,
+            nat_outgoing: false,
+            node_selector: Selector::default(),
+            disable_bgp_export: false,
+        };
+        assert_eq!(decide6(&pool(&six), &wanted6), Decision::Settled);
+        assert!(
+            matches!(decide6(&pool(&four), &wanted6), Decision::Create(_)),
+            "a pool of IPv4 is none of IPv6"
+        );
     }
 
     #[test]

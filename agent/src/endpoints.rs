@@ -1,15 +1,18 @@
 //! The pods of this node, and who may work on which of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use manx_cni::settings::Source;
 use manx_felix::Snapshot;
 use manx_ipam::Allocator;
-use manx_model::veth_name;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use manx_model::{Pod, veth_name};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use crate::addresses::by_handle;
+use crate::latest;
+use crate::pod_cidrs;
 
 /// A pod's end of the wire on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Endpoint {
     pub pod: Option<String>,
     /// How the pod was attached. `None`: by an agent before this one.
     pub origin: Option<Origin>,
+    /// Where its addresses come from.
+    pub source: Source,
 }
 
 /// What only the ADD says of a pod.
@@ -34,6 +39,14 @@ pub struct Origin {
 }
 
 impl Endpoint {
+    /// The alias of its link: it tells whose the link is, and of what nobody else remembers, the addresses.
+    pub fn alias(&self, handle: &str) -> String {
+        match self.source {
+            Source::Blocks => handle.to_owned(),
+            Source::PodCidr => pod_cidrs::alias(handle, &self.addresses),
+        }
+    }
+
     /// The pod's device in this network, if it is known and is not `pod_device`.
     pub fn other_device(&self, pod_device: &str) -> Option<&str> {
         let known = self.origin.as_ref().map(|origin| origin.pod_device.as_str());
@@ -58,6 +71,15 @@ pub struct Endpoints(Arc<Mutex<Table>>);
 struct Table {
     by_handle: BTreeMap<String, Endpoint>,
     locks: BTreeMap<String, Weak<AsyncMutex<()>>>,
+    /// The addresses of pods that have them from podCIDRs.
+    from_pod_cidrs: watch::Sender<BTreeSet<IpAddr>>,
+}
+
+impl Table {
+    fn tell_pod_cidrs(&self) {
+        let of_pod_cidrs = self.by_handle.values().filter(|pod| pod.source == Source::PodCidr);
+        latest::set(&self.from_pod_cidrs, of_pod_cidrs.flat_map(|pod| pod.addresses.clone()).collect());
+    }
 }
 
 impl Endpoints {
@@ -85,12 +107,41 @@ impl Endpoints {
 
     /// Adds or replaces a pod. It must be here before its route is in the kernel, or the route would be taken for stale.
     pub fn insert(&self, handle: String, endpoint: Endpoint) {
-        self.with(|table| table.by_handle.insert(handle, endpoint));
+        self.with(|table| {
+            table.by_handle.insert(handle, endpoint);
+            table.tell_pod_cidrs();
+        });
+    }
+
+    /// Enters the pod of `handle` as `make` says, which is told the addresses that other pods have; nobody comes between.
+    ///
+    /// # Errors
+    /// Those of `make`: nothing is changed.
+    pub fn enter<E>(
+        &self,
+        handle: &str,
+        make: impl FnOnce(&BTreeSet<IpAddr>) -> Result<Endpoint, E>,
+    ) -> Result<Endpoint, E> {
+        self.with(|table| {
+            let others = table.by_handle.iter().filter(|(other, _)| *other != handle);
+            let endpoint = make(&others.flat_map(|(_, pod)| pod.addresses.iter().copied()).collect())?;
+            table.by_handle.insert(handle.to_owned(), endpoint.clone());
+            table.tell_pod_cidrs();
+            Ok(endpoint)
+        })
     }
 
     /// Forgets a pod.
     pub fn remove(&self, handle: &str) {
-        self.with(|table| table.by_handle.remove(handle));
+        self.with(|table| {
+            table.by_handle.remove(handle);
+            table.tell_pod_cidrs();
+        });
+    }
+
+    /// The addresses of pods that have them from podCIDRs, as they change.
+    pub fn from_pod_cidrs(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.with(|table| table.from_pod_cidrs.subscribe())
     }
 
     /// Every pod.
@@ -104,7 +155,7 @@ impl Endpoints {
         let owner = |device: &str| kernel.link(device).and_then(|link| link.alias.clone());
         self.with(|table| {
             let linked =
-                table.by_handle.iter().filter(|(handle, pod)| owner(&pod.device).as_ref() == Some(handle));
+                table.by_handle.iter().filter(|(handle, pod)| owner(&pod.device) == Some(pod.alias(handle)));
             linked
                 .flat_map(|(_, pod)| pod.addresses.iter().map(|address| (*address, pod.device.clone())))
                 .collect()
@@ -134,8 +185,8 @@ pub fn adopt(
         };
         match survival {
             Survival::Device(device) => {
-                let pod = pod_key(held.attributes);
-                let endpoint = Endpoint { device, addresses: held.addresses, pod, origin: None };
+                let (pod, source) = (pod_key(held.attributes), Source::Blocks);
+                let endpoint = Endpoint { device, addresses: held.addresses, pod, origin: None, source };
                 endpoints.insert(handle.to_owned(), endpoint);
             }
             Survival::Gone(reason) => drop(stale.insert(handle.to_owned(), reason)),
@@ -146,7 +197,8 @@ pub fn adopt(
     for (handle, attributes, addresses) in allocator.promises() {
         let Some(device) = by_alias.get(handle) else { continue };
         let (device, addresses) = ((*device).to_owned(), addresses.to_vec());
-        let endpoint = Endpoint { device, addresses, pod: pod_key(attributes), origin: None };
+        let (pod, source) = (pod_key(attributes), Source::Blocks);
+        let endpoint = Endpoint { device, addresses, pod, origin: None, source };
         endpoints.insert(handle.to_owned(), endpoint);
         stale.remove(handle);
     }
@@ -156,6 +208,25 @@ pub fn adopt(
 /// The key of the Pod that attributes name.
 fn pod_key(attributes: &BTreeMap<String, String>) -> Option<String> {
     Some(format!("{}/{}", attributes.get("namespace")?, attributes.get("pod")?))
+}
+
+/// Enters the pods of podCIDRs that outlived the last agent: those of which the link alone tells that they are there. Whose
+/// it is, the device's name says of the `pods` of this node.
+pub fn adopt_pod_cidrs(
+    endpoints: &Endpoints,
+    kernel: &Snapshot,
+    pods: &BTreeMap<String, Arc<Pod>>,
+    prefix: &str,
+) {
+    for link in kernel.links.values() {
+        let Some((handle, addresses)) = link.alias.as_deref().and_then(pod_cidrs::read_alias) else {
+            continue;
+        };
+        let is_its = |pod: &&Arc<Pod>| veth_name(prefix, &pod.namespace, &pod.name) == link.name;
+        let pod = pods.values().find(is_its).map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let (device, source) = (link.name.clone(), Source::PodCidr);
+        endpoints.insert(handle.to_owned(), Endpoint { device, addresses, pod, origin: None, source });
+    }
 }
 
 enum Survival {
@@ -189,6 +260,7 @@ fn without_alias(
 mod tests {
     use super::*;
     use manx_felix::{IfIndex, Link};
+    use manx_model::{Kind, Object};
 
     fn kernel_with(device: &str, alias: &str) -> Snapshot {
         let index = IfIndex(7);
@@ -203,7 +275,36 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             pod: None,
             origin: None,
+            source: Source::Blocks,
         }
+    }
+
+    #[test]
+    fn no_two_pods_have_one_address_and_who_is_refused_changes_nothing() {
+        let endpoints = Endpoints::default();
+        let enter = |handle: &str, address: &str| {
+            let pod = endpoint(address);
+            endpoints.enter(handle, |taken| if taken.contains(&pod.addresses[0]) { Err(()) } else { Ok(pod) })
+        };
+        assert!(enter("net.a", "10.0.0.1").is_ok());
+        assert!(enter("net.b", "10.0.0.1").is_err() && endpoints.all().len() == 1);
+        assert!(enter("net.a", "10.0.0.1").is_ok(), "its own");
+    }
+
+    #[test]
+    fn pods_of_pod_cidrs_are_known_by_their_links_and_told_to_who_announces_them() {
+        let endpoints = Endpoints::default();
+        let told = endpoints.from_pod_cidrs();
+        let kernel = kernel_with("calic440f455693", "net.a 10.1.0.2");
+        let pod = Object::new_in(Kind::Pod, "default", "nginx", &serde_json::json!({}));
+        let pods = [(pod.key(), Arc::new(Pod::from_object(&pod)))].into();
+        adopt_pod_cidrs(&endpoints, &kernel, &pods, "cali");
+        assert_eq!(endpoints.get("net.a").unwrap().pod.as_deref(), Some("default/nginx"));
+        let address: IpAddr = "10.1.0.2".parse().unwrap();
+        assert_eq!(endpoints.routable(&kernel), BTreeMap::from([(address, "calic440f455693".to_owned())]));
+        assert_eq!(*told.borrow(), BTreeSet::from([address]));
+        endpoints.remove("net.a");
+        assert!(told.borrow().is_empty());
     }
 
     #[test]

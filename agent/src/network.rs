@@ -1,33 +1,44 @@
 //! What a network configuration may ask of this agent: what it carries out, refuses, or lists as being without effect.
 
-use manx_cni::settings::{Source, Wishes};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use manx_cni::settings::{Cidr, Source, Wishes};
 use manx_cni::{CniError, Code, Settings};
 use manx_model::NodeName;
 
 use crate::cluster::Cluster;
 use crate::demand::Demand;
 use crate::information::{LOCKED, is_locked};
+use crate::pod_cidrs::{self, Own};
 
 /// Refuses what would give the pod another network than was asked for, whoever asked.
 ///
 /// # Errors
 /// [`Code::UNSUPPORTED_FIELD`], with the key and its value.
-pub fn refuse(settings: &Settings, demand: &Demand) -> Result<(), CniError> {
-    let ipam = &settings.ipam;
-    if ipam.source == Source::PodCidr {
-        return Err(not_yet("ipam.subnet", "usePodCidr", "use \"calico-ipam\""));
-    }
+pub fn refuse(demand: &Demand) -> Result<(), CniError> {
     if !demand.ipv4 && !demand.ipv6 {
         return Err(not_yet("ipam.assign_ipv4", false, "let pods have an address of one family at least"));
-    }
-    if let Some(route) = settings.routes.destinations.first() {
-        return Err(not_yet("ipam.routes", route, "remove it, and pods get a default route"));
     }
     Ok(())
 }
 
+/// Where a pod's routes over its gateway lead: nowhere in particular, where it has the default routes alone.
+pub fn destinations(settings: &Settings) -> Vec<IpNet> {
+    let routes = &settings.routes;
+    let read = |cidr: &Cidr| IpNet::new(cidr.address, cidr.bits).ok().map(|net| net.trunc());
+    let mut destinations: Vec<IpNet> = routes.destinations.iter().filter_map(read).collect();
+    if routes.defaults_too && !destinations.is_empty() {
+        destinations.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
+    }
+    destinations
+}
+
 /// Why no pod could have an address now, as far as the objects say.
-pub fn unserved(cluster: &Cluster, demand: &Demand) -> Option<String> {
+pub fn unserved(cluster: &Cluster, own: &Own, source: Source, demand: &Demand) -> Option<String> {
+    if source == Source::PodCidr {
+        let families = [(demand.ipv4, true), (demand.ipv6, false)].into_iter();
+        let mut without = families.filter(|(wanted, ipv4)| *wanted && own.of_family(*ipv4).is_none());
+        return without.next().map(|(_, ipv4)| pod_cidrs::missing(&own.node, ipv4));
+    }
     if is_locked(cluster) {
         return Some(LOCKED.to_owned());
     }
@@ -49,17 +60,15 @@ fn not_yet(key: &str, value: impl ToString, remedy: &str) -> CniError {
 
 /// Everything that `network` asks for in vain, in words for the operator.
 pub fn without_effect(network: &str, settings: &Settings, wishes: &Wishes, node: &NodeName) -> Vec<String> {
-    let not_yet = |what: String| format!("{what} is not supported yet and has no effect");
-    let queues = settings.queues.filter(|queues| *queues > 1);
-    let gates = (!settings.readiness_gates.is_empty()).then(|| settings.readiness_gates.join(", "));
     let elsewhere = settings.node.as_ref().filter(|name| **name != node.to_string());
     let chained = "the capability bandwidth has no effect: give it to the bandwidth plugin behind manx-cni";
     let said = [
-        queues.map(|queues| not_yet(format!("num_queues: {queues}"))),
-        gates.map(|gates| not_yet(format!("readiness_gates: {gates}"))),
         elsewhere
             .map(|name| format!("nodename is {name:?}, and this node is {node}: the agent's name counts")),
         wishes.bandwidth.map(|_| chained.to_owned()),
+        settings
+            .policy_timeout_seconds
+            .map(|seconds| format!("policy_setup_timeout_seconds: {seconds}: ADD waits for no policy")),
     ];
     let said = settings.without_effect.iter().cloned().chain(said.into_iter().flatten());
     said.map(|text| format!("{network}: {text}")).collect()
@@ -72,6 +81,11 @@ mod tests {
     use super::*;
     use crate::demand::{About, demand};
 
+    fn own() -> Own {
+        let store = std::sync::Arc::new(manx_datastore::Memory::new());
+        Own::new("n1".parse().unwrap(), store, &Cluster::default())
+    }
+
     fn asking(change: impl FnOnce(&mut Settings, &mut Wishes)) -> (Settings, Wishes) {
         let (mut settings, mut wishes) = Default::default();
         change(&mut settings, &mut wishes);
@@ -81,24 +95,28 @@ mod tests {
     #[test]
     fn what_would_be_another_network_than_was_asked_for_is_refused_by_key_and_value() {
         let refuse = |settings: &Settings, wishes: &Wishes| {
-            refuse(settings, &demand(&settings.ipam, wishes, About::default()).unwrap())
+            refuse(&demand(&settings.ipam, wishes, About::default()).unwrap())
         };
         assert_eq!(refuse(&Settings::default(), &Wishes::default()), Ok(()));
-        for ((settings, wishes), said) in [
-            (asking(|s, _| s.ipam.source = Source::PodCidr), "ipam.subnet is usePodCidr"),
-            (asking(|s, _| s.ipam.assign_ipv4 = false), "ipam.assign_ipv4 is false"),
-            (
-                asking(|s, _| {
-                    let destinations = vec!["10.0.0.0/8".parse().unwrap()];
-                    s.routes = PodRoutes { destinations, defaults_too: false };
-                }),
-                "ipam.routes is 10.0.0.0/8",
-            ),
-        ] {
+        for ((settings, wishes), said) in
+            [(asking(|s, _| s.ipam.assign_ipv4 = false), "ipam.assign_ipv4 is false")]
+        {
             let error = refuse(&settings, &wishes).unwrap_err();
             assert_eq!(error.code, Code::UNSUPPORTED_FIELD);
             assert!(error.msg.contains(said), "{}", error.msg);
         }
+    }
+
+    #[test]
+    fn routes_lead_where_the_configuration_says_and_elsewhere_only_if_it_says_so() {
+        let texts = |destinations: &[&str], defaults_too| {
+            let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();
+            let (settings, _) = asking(|s, _| s.routes = PodRoutes { destinations, defaults_too });
+            super::destinations(&settings).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&["10.1.2.3/8", "fd00::/8"], false), ["10.0.0.0/8", "fd00::/8"]);
+        assert_eq!(texts(&["10.0.0.0/8"], true), ["10.0.0.0/8", "0.0.0.0/0", "::/0"]);
+        assert_eq!((texts(&[], true).len(), texts(&[], false).len()), (0, 0), "the default routes");
     }
 
     #[test]
@@ -111,6 +129,7 @@ mod tests {
         let cluster = |pools| Cluster { pools: std::sync::Arc::new(pools), ..Cluster::default() };
         let (four, six) =
             (Demand { ipv4: true, ..Demand::default() }, Demand { ipv6: true, ..Demand::default() });
+        let unserved = |cluster: &Cluster, demand: &Demand| unserved(cluster, &own(), Source::Blocks, demand);
         assert_eq!(unserved(&cluster(vec![pool("10.0.0.0/16", false)]), &four), None);
         for pools in [vec![], vec![pool("10.0.0.0/16", true)], vec![pool("fd00::/64", false)]] {
             assert!(unserved(&cluster(pools), &four).is_some_and(|reason| reason.contains("IPv4")));
@@ -119,20 +138,29 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_pod_cidrs_needs_one_of_the_node_and_no_pool() {
+        let (four, six) =
+            (Demand { ipv4: true, ..Demand::default() }, Demand { ipv6: true, ..Demand::default() });
+        let (own, cluster) = (own(), Cluster::default());
+        own.known.send_replace(vec!["10.1.0.0/24".parse().unwrap()]);
+        assert_eq!(unserved(&cluster, &own, Source::PodCidr, &four), None);
+        let missing = unserved(&cluster, &own, Source::PodCidr, &six);
+        assert!(missing.is_some_and(|reason| reason.contains("no IPv6 network in spec.podCIDRs")));
+    }
+
+    #[test]
     fn what_has_no_effect_is_listed_with_its_network() {
         let node: NodeName = "node1".parse().unwrap();
         let (settings, wishes) = asking(|settings, wishes| {
-            settings.queues = Some(2);
-            settings.readiness_gates = vec!["http://x".to_owned()];
             settings.node = Some("node2".to_owned());
             settings.without_effect = vec!["etcd_endpoints is ...".to_owned()];
             wishes.bandwidth = Some(Bandwidth::default());
         });
         let said = without_effect("net", &settings, &wishes, &node);
-        for (text, words) in said.iter().zip(["etcd_", "num_queues: 2", "http://x", "node2", "bandwidth"]) {
+        for (text, words) in said.iter().zip(["etcd_", "node2", "bandwidth"]) {
             assert!(text.starts_with("net: ") && text.contains(words), "{text}");
         }
-        assert_eq!(said.len(), 5);
+        assert_eq!(said.len(), 3);
         let (settings, wishes) = asking(|settings, _| settings.node = Some("node1".to_owned()));
         assert_eq!(without_effect("net", &settings, &wishes, &node), Vec::<String>::new());
     }

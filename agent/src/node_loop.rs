@@ -62,6 +62,8 @@ pub struct NodeLoop {
     pub converged: watch::Receiver<bool>,
     /// The address that IPAM gave to our tunnel.
     pub tunnel_address: watch::Receiver<Option<Ipv4Addr>>,
+    /// BGP peers that are reached over a gateway of their own.
+    pub gateways: watch::Receiver<BTreeMap<IpAddr, IpAddr>>,
     /// Whether the tunnel needs an address.
     pub tunnel_wanted: watch::Sender<bool>,
     /// The MTU that new pods get.
@@ -232,6 +234,7 @@ impl NodeLoop {
             endpoints: self.endpoints.routable(snapshot),
             remote,
             tunnel,
+            gateways: self.gateways.borrow_and_update().clone(),
         }
     }
 
@@ -265,8 +268,9 @@ impl NodeLoop {
     }
 
     fn publish(&self, tunnel: Option<Ipv4Addr>) {
-        let publication = Publication { tunnel, ..self.publication.borrow().clone() };
-        latest::set(&self.publication, publication);
+        let publish =
+            |publication: &mut Publication| std::mem::replace(&mut publication.tunnel, tunnel) != tunnel;
+        self.publication.send_if_modified(publish);
     }
 
     fn complain(&self, tunnel: &Decision, wanted: &manx_felix::Desired, failures: &[KernelError]) {
@@ -283,7 +287,8 @@ impl NodeLoop {
             Path::Unresolved { reason } => Some(format!("{prefix}: {reason}")),
             _ => None,
         });
-        self.problems.set("routes", held.chain(unresolved));
+        let peers = wanted.unreachable.iter().map(|(peer, reason)| format!("BGP peer {peer}: {reason}"));
+        self.problems.set("routes", held.chain(unresolved).chain(peers));
         let missing = wanted.missing.iter().map(|(address, reason)| format!("pod {address}: {reason}"));
         self.problems.set("pods", missing);
     }
@@ -304,6 +309,7 @@ impl NodeLoop {
                 changed = self.cluster.wait_for(|cluster| concerns_routes(seen, cluster)) => return changed.is_ok(),
                 changed = self.blocks.changed() => return changed.is_ok(),
                 changed = self.tunnel_address.changed() => return changed.is_ok(),
+                changed = self.gateways.changed() => return changed.is_ok(),
                 changed = self.converged.changed() => return changed.is_ok(),
                 () = self.paths.ready() => return true,
                 () = self.kernel.changed() => return true,

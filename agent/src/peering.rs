@@ -23,7 +23,7 @@ use manx_bgp::policy::{ExportPolicy, NextHopMode, NodeExport};
 use manx_bgp::session::{Guard, Ttl};
 use manx_bgp::speaker::PeerConfig;
 use manx_model::{
-    Asn, BgpConfigurationSpec, BgpFilter, BgpPeer, Complaint, IpPool, Kind, Node, NodeName, Password,
+    Asn, BgpConfigurationSpec, BgpFilter, BgpPeer, Complaint, IpPool, Kind, Node, NodeName, Password, Peers,
     SourceAddress,
 };
 
@@ -85,6 +85,8 @@ pub struct Peer {
     pub config: PeerConfig,
     /// Where the password is, if the session has one.
     pub password: Option<SecretRef>,
+    /// Over which router on a link of this node it is reached (`reachableBy`), if not as the kernel's routes say.
+    pub gateway: Option<IpAddr>,
 }
 
 /// Why there is a peer, as Calico's names begin.
@@ -198,8 +200,12 @@ impl<'a> Draft<'a> {
             Some(object) => object.password.as_ref(),
             None => self.view.default.node_mesh_password.as_ref(),
         };
+        let gateway = match object.map(|object| &object.peers) {
+            Some(Peers::Address { reachable_by, .. }) if !candidate.reverse => *reachable_by,
+            _ => None,
+        };
         let object = object.map(|object| object.name.clone());
-        Peer { kind: candidate.kind, object, config, password: password.map(secret) }
+        Peer { kind: candidate.kind, object, config, password: password.map(secret), gateway }
     }
 
     /// What a BGPPeer asks for beyond the session itself.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use manx_cni::protocol;
 use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
-use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
+use manx_model::{Kind, Namespace, Object, Pod, pod_annotation, veth_name};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -86,6 +86,20 @@ impl PodObjects {
             None => None,
         };
         Ok(Found { pod: found, namespace })
+    }
+
+    /// The same, for a pod that needs no datastore: while it is away, none.
+    ///
+    /// # Errors
+    /// As of [`Self::find`], while the datastore answers.
+    pub async fn find_if_it_answers(&self, pod: Option<&protocol::Pod>) -> Result<Found, CniError> {
+        match self.find(pod).await {
+            Err(error) if self.cluster.borrow().lost.is_some() => {
+                tracing::warn!("attached without looking at its annotations: {error}");
+                Ok(Found::default())
+            }
+            found => found,
+        }
     }
 
     async fn ask(&self, kind: Kind, key: &str) -> Result<Object, CniError> {
@@ -177,12 +191,21 @@ fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc
     endpoints
         .iter()
         .filter_map(|(handle, endpoint)| {
-            let pod = cluster.pods.get(endpoint.pod.as_ref()?)?;
+            let pod = pod_of(cluster, endpoint)?;
             let container_id = handle.rsplit('.').next()?;
             let wanted = annotations(container_id, &endpoint.addresses);
             (!said(pod, &wanted)).then(|| (Arc::clone(pod), wanted))
         })
         .collect()
+}
+
+/// The Pod behind an endpoint. Of one that an earlier agent attached without IPAM, the device's name alone says whose it is.
+fn pod_of<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a Arc<Pod>> {
+    let has_device = |pod: &&Arc<Pod>| endpoint.device.ends_with(&veth_name("", &pod.namespace, &pod.name));
+    match &endpoint.pod {
+        Some(key) => cluster.pods.get(key),
+        None => cluster.pods.values().find(has_device),
+    }
 }
 
 /// Writes what ADDs could not write, for ever.
@@ -214,6 +237,7 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manx_cni::settings::Source;
     use manx_datastore::Memory;
     use manx_datastore::testing::{Faults, Faulty};
     use serde_json::json;
@@ -294,8 +318,13 @@ mod tests {
         fixture.store.down();
         fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
         let endpoints = Endpoints::default();
-        let endpoint =
-            Endpoint { device: "cali1".into(), addresses, origin: None, pod: Some("default/web".into()) };
+        let endpoint = Endpoint {
+            device: "cali1".into(),
+            addresses,
+            origin: None,
+            pod: Some("default/web".into()),
+            source: Source::Blocks,
+        };
         endpoints.insert("net.c1".into(), endpoint);
         tokio::spawn(keep_annotated(fixture.objects.clone(), endpoints, Problems::default()));
         tokio::time::sleep(SETTLE * 3).await;

@@ -5,6 +5,8 @@
 //! in this order no two links ever have one address. Both may be repeated, and cut off anywhere: a repeated ADD finds
 //! what the first one made, a repeated DEL finds nothing to do, and what a crash left is swept at the next start.
 
+mod entering;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,19 +15,21 @@ use std::time::SystemTime;
 use manx_cni::handle::handle_id;
 use manx_cni::previous::Previous;
 use manx_cni::protocol::{Attachment, Command, Pod};
-use manx_cni::settings::Wishes;
+use manx_cni::settings::{Source, Wishes};
 use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request, Settings};
 use manx_felix::{Kernel, MacAddress, PodLink};
-use manx_ipam::{AssignRequest, Wanted};
-use manx_model::{AllowedUse, NodeName, veth_name};
+use manx_model::{NodeName, veth_name};
 use tokio::sync::watch;
 
-use crate::addresses::{Addresses, Granted, Refused, Release};
+use crate::addresses::{Addresses, Refused, Release};
 use crate::demand::{About, demand};
-use crate::endpoints::{Endpoint, Endpoints, Origin};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::network;
+use crate::pod_cidrs::PodCidrs;
 use crate::pod_objects::PodObjects;
 use crate::problems::Problems;
+use crate::readiness;
+use entering::{Entered, Newcomer};
 
 /// Carries out CNI requests.
 pub struct Pods {
@@ -37,6 +41,8 @@ pub struct Pods {
     pub mtu: watch::Receiver<Result<u32, String>>,
     /// IPAM.
     pub addresses: Addresses,
+    /// The other source of addresses.
+    pub pod_cidrs: PodCidrs,
     /// The pods of this node.
     pub endpoints: Endpoints,
     /// The kernel.
@@ -59,7 +65,7 @@ impl Pods {
             }
             Command::Del(container) => self.del(&request.network, container).await.map(|()| Reply::Done),
             Command::Gc { valid } => self.gc(&request.network, valid).await.map(|()| Reply::Done),
-            Command::Status => self.status(&request).map(|()| Reply::Done),
+            Command::Status => self.status(&request).await.map(|()| Reply::Done),
         };
         answer.unwrap_or_else(Reply::Error)
     }
@@ -74,9 +80,14 @@ impl Pods {
         let settings = &request.settings;
         self.tell_in_vain(&request.network, settings, &container.wishes);
         let mtu = self.mtu(settings)?;
-        let found = self.objects.find(container.pod.as_ref()).await?;
+        readiness::wait(&readiness::gates(settings)?).await?;
+        let source = settings.ipam.source;
+        let found = match source {
+            Source::Blocks => self.objects.find(container.pod.as_ref()).await?,
+            Source::PodCidr => self.objects.find_if_it_answers(container.pod.as_ref()).await?,
+        };
         let demand = demand(&settings.ipam, &container.wishes, found.about())?;
-        network::refuse(settings, &demand)?;
+        network::refuse(&demand)?;
         let handle = handle_id(&request.network, &container.container_id);
         let host_device = self.host_device(container);
         let _alone = self.endpoints.lock(&host_device).await;
@@ -84,30 +95,27 @@ impl Pods {
         if let Some(has) = known.as_ref().and_then(|known| known.other_device(&container.pod_device)) {
             return Err(second_device(has, &container.pod_device));
         }
-        let assign = AssignRequest {
-            handle: handle.clone(),
-            attributes: self.attributes(container),
-            ipv4: Wanted { count: usize::from(demand.ipv4), pools: demand.ipv4_pools },
-            ipv6: Wanted { count: usize::from(demand.ipv6), pools: demand.ipv6_pools },
-            fixed: demand.addresses,
-            usage: AllowedUse::Workload,
-            namespace_labels: found.namespace.as_ref().map(|namespace| namespace.labels.clone()),
+        let pod_mac = demand.mac.map(|mac| MacAddress(mac.0));
+        let newcomer = Newcomer {
+            network: &request.network,
+            container,
+            handle: &handle,
+            host_device: &host_device,
+            source,
+            known: known.as_ref(),
         };
-        let Granted { assigned, away } = self.addresses.assign(assign).await.map_err(no_address)?;
+        let Entered { endpoint, away } = self.enter(&newcomer, demand, &found).await?;
         let pod = PodLink {
+            handle: endpoint.alias(&handle),
             host_device,
             pod_device: container.pod_device.clone(),
-            handle: handle.clone(),
-            addresses: assigned.into_iter().map(|assigned| assigned.address).collect(),
+            addresses: endpoint.addresses,
             mtu,
-            pod_mac: demand.mac.map(|mac| MacAddress(mac.0)),
+            pod_mac,
+            destinations: network::destinations(settings),
+            queues: settings.queues,
             allow_ip_forwarding: settings.allow_ip_forwarding,
         };
-        let origin = Origin { network: request.network.clone(), pod_device: pod.pod_device.clone() };
-        let (device, addresses) = (pod.host_device.clone(), pod.addresses.clone());
-        let key = container.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name));
-        let endpoint = Endpoint { device, addresses, pod: key, origin: Some(origin) };
-        self.endpoints.insert(handle, endpoint);
         let said = async {
             match &found.pod {
                 // While nobody listens it is said later, and not waited for.
@@ -126,7 +134,7 @@ impl Pods {
             Err(error) => {
                 // A repeated ADD that fails must not take the address from under the pod of the first.
                 if known.is_none() {
-                    self.undo(&pod).await;
+                    self.undo(&pod.host_device, &handle).await;
                 }
                 Err(error)
             }
@@ -134,9 +142,9 @@ impl Pods {
     }
 
     /// What cannot be undone is swept later; the error that led here is the one to report.
-    async fn undo(&self, pod: &PodLink) {
-        if let Err(error) = self.detach(&pod.host_device, &pod.handle).await {
-            tracing::warn!(handle = pod.handle, "after a failed ADD: {error}");
+    async fn undo(&self, host_device: &str, handle: &str) {
+        if let Err(error) = self.detach(host_device, handle).await {
+            tracing::warn!(handle, "after a failed ADD: {error}");
         }
     }
 
@@ -157,12 +165,14 @@ impl Pods {
         };
         let mut differences = unlike(previous, &endpoint);
         let pod = PodLink {
+            handle: endpoint.alias(&handle),
             host_device: endpoint.device,
             pod_device: container.pod_device.clone(),
-            handle,
             addresses: endpoint.addresses,
             mtu: self.mtu(&request.settings)?,
             pod_mac: self.demanded_mac(request, container).await,
+            destinations: network::destinations(&request.settings),
+            queues: request.settings.queues,
             allow_ip_forwarding: request.settings.allow_ip_forwarding,
         };
         match self.kernel.check(netns, &pod).await {
@@ -183,16 +193,21 @@ impl Pods {
     }
 
     /// Whether an ADD with this configuration would be served.
-    fn status(&self, request: &Request) -> Result<(), CniError> {
+    async fn status(&self, request: &Request) -> Result<(), CniError> {
         let (settings, wishes) = (&request.settings, Wishes::default());
         self.tell_in_vain(&request.network, settings, &wishes);
         let demand = demand(&settings.ipam, &wishes, About::default())?;
-        network::refuse(settings, &demand)?;
+        network::refuse(&demand)?;
+        readiness::gates(settings)?;
+        let unavailable = |error: CniError| CniError { code: Code::NOT_AVAILABLE, ..error };
+        if settings.ipam.source == Source::PodCidr {
+            self.pod_cidrs.ready().await.map_err(unavailable)?;
+        }
         let cluster = Arc::clone(&self.objects.cluster.borrow());
-        if let Some(reason) = network::unserved(&cluster, &demand) {
+        if let Some(reason) = network::unserved(&cluster, &self.pod_cidrs.own, settings.ipam.source, &demand)
+        {
             return Err(CniError::new(Code::NOT_AVAILABLE, "no pod can be attached", reason));
         }
-        let unavailable = |error: CniError| CniError { code: Code::NOT_AVAILABLE, ..error };
         self.mtu(&request.settings).map(drop).map_err(unavailable)
     }
 
@@ -243,7 +258,13 @@ impl Pods {
     async fn detach(&self, device: &str, handle: &str) -> Result<Release, CniError> {
         const MSG: &str = "the pod's network could not be removed";
         let refused = |error: String| CniError::new(Code::DATAPLANE, MSG, error);
-        self.kernel.detach(device, handle).await.map_err(|error| refused(error.to_string()))?;
+        let known = self.endpoints.get(handle);
+        let alias = known.as_ref().map_or_else(|| handle.to_owned(), |known| known.alias(handle));
+        self.kernel.detach(device, &alias).await.map_err(|error| refused(error.to_string()))?;
+        if known.is_some_and(|known| known.source == Source::PodCidr) {
+            self.endpoints.remove(handle);
+            return Ok(Release::Done(Vec::new()));
+        }
         let kept = |error: Refused| {
             CniError::new(
                 Code::TRY_AGAIN_LATER,

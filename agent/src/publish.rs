@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use manx_datastore::{Datastore, Error};
 use manx_model::{Asn, InterfaceAddress, Kind, NodeName, Object, annotation};
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub struct Publication {
     pub tunnel: Option<Ipv4Addr>,
     /// Its own AS, if the environment gives one; otherwise what is there stays.
     pub asn: Option<Asn>,
+    /// The podCIDRs of which its pods have addresses, which no block of another node may have then.
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 impl Publication {
@@ -33,6 +36,7 @@ impl Publication {
         let mut wanted = BTreeMap::from([
             (annotation::IPV4_ADDRESS, Some(self.address.to_string())),
             (annotation::IPV4_IPIP_TUNNEL_ADDR, self.tunnel.map(|address| address.to_string())),
+            (annotation::POD_CIDRS_IN_USE, list(&self.pod_cidrs)),
         ]);
         if let Some(asn) = self.asn {
             wanted.insert(annotation::AS_NUMBER, Some(asn.to_string()));
@@ -50,6 +54,11 @@ impl Publication {
             .map(|(key, value)| (key.to_owned(), value))
             .collect()
     }
+}
+
+fn list(cidrs: &[IpNet]) -> Option<String> {
+    let texts: Vec<String> = cidrs.iter().map(IpNet::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
 }
 
 /// Who makes the Node object of a node.
@@ -139,7 +148,7 @@ mod tests {
 
     fn publication(tunnel: Option<&str>) -> Publication {
         let tunnel = tunnel.map(|text| text.parse().unwrap());
-        Publication { address: "10.0.0.5/24".parse().unwrap(), tunnel, asn: None }
+        Publication { address: "10.0.0.5/24".parse().unwrap(), tunnel, asn: None, pod_cidrs: Vec::new() }
     }
 
     fn publish(store: &Memory, maker: NodeMaker, tunnel: Option<&str>) -> Result<Object, String> {

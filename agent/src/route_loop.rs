@@ -36,8 +36,10 @@ pub type Stop = oneshot::Sender<()>;
 pub struct RouteLoop {
     /// This node.
     pub node: NodeName,
-    /// Its address: the source of its sessions, and its router id.
+    /// Its address: the source of its sessions.
     pub address: Ipv4Addr,
+    /// Its BGP identifier.
+    pub router_id: Ipv4Addr,
     /// Its AS from the environment.
     pub own_asn: Option<Asn>,
     /// The kernel still has the routes of the last agent.
@@ -52,6 +54,8 @@ pub struct RouteLoop {
     pub passwords: watch::Receiver<Passwords>,
     /// Which passwords we need.
     pub passwords_wanted: watch::Sender<BTreeSet<SecretRef>>,
+    /// Peers that are reached over a gateway of their own, for the node loop.
+    pub gateways: watch::Sender<BTreeMap<IpAddr, IpAddr>>,
     /// What the objects about BGP ask for in vain, or wrongly.
     pub complaints: watch::Sender<Vec<Complaint>>,
     /// Best paths, for the node loop.
@@ -133,6 +137,8 @@ impl RouteLoop {
         });
         let passwords = peering.peers.values().filter_map(|peer| peer.password.clone());
         latest::set(&self.passwords_wanted, passwords.collect());
+        let gateways = peering.peers.iter().filter_map(|(peer, it)| Some((*peer, it.gateway?)));
+        latest::set(&self.gateways, gateways.collect());
         peering
     }
 
@@ -184,7 +190,7 @@ impl RouteLoop {
             forwarding_preserved: self.forwarding_preserved,
             cluster_id: peering.cluster_id,
             export,
-            ..SpeakerConfig::new(peering.asn, self.address)
+            ..SpeakerConfig::new(peering.asn, self.router_id)
         }
     }
 

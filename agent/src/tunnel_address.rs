@@ -1,53 +1,95 @@
-//! The address of `tunl0`: taken from IPAM while the tunnel wants one, given back when it does not.
+//! The address of `tunl0`: taken from IPAM, or of the node's podCIDR, while the tunnel wants one; given back when it does not.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use manx_ipam::AssignRequest;
+use ipnet::IpNet;
+use manx_ipam::{AssignRequest, tunnel_in_pod_cidr};
 use manx_model::{AllowedUse, NodeName, TUNNEL_IPIP, tunnel_handle};
 use tokio::sync::watch;
 
 use crate::addresses::Addresses;
 use crate::latest;
+use crate::pod_cidrs;
 use crate::problems::Problems;
 
 /// After a failure the next try waits this long.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keeps `address` as `wanted` says, for ever.
-pub async fn keep(
-    node: NodeName,
-    addresses: Addresses,
-    mut wanted: watch::Receiver<bool>,
-    address: watch::Sender<Option<Ipv4Addr>>,
-    problems: Problems,
-) {
-    loop {
-        let want = *wanted.borrow_and_update();
-        let held = *address.borrow();
-        let result = match (want, held) {
-            (true, None) => assign(&node, &addresses).await.map(Some),
-            (false, Some(_)) => {
-                addresses.release(tunnel_handle(&node)).await.map(|_| None).map_err(|error| error.to_string())
+/// Keeps a tunnel's address.
+pub struct Keeper {
+    /// This node.
+    pub node: NodeName,
+    /// IPAM.
+    pub addresses: Addresses,
+    /// The podCIDRs, of a node whose tunnel has its address there (`USE_POD_CIDR`).
+    pub pod_cidrs: Option<watch::Receiver<Vec<IpNet>>>,
+    /// IPAM holds an address for the tunnel.
+    pub held_by_ipam: bool,
+    /// What is wrong.
+    pub problems: Problems,
+}
+
+impl Keeper {
+    /// Keeps `address` as `wanted` says, for ever.
+    pub async fn run(mut self, mut wanted: watch::Receiver<bool>, address: watch::Sender<Option<Ipv4Addr>>) {
+        loop {
+            let want = *wanted.borrow_and_update();
+            let held = *address.borrow();
+            let failed = match self.turn(want, held).await {
+                Ok(now) => {
+                    latest::set(&address, now);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            let retry = failed.is_some();
+            self.problems.set("tunnel address", failed);
+            tokio::select! {
+                biased;
+                changed = wanted.changed() => if changed.is_err() { return },
+                () = moved(&mut self.pod_cidrs) => {}
+                () = tokio::time::sleep(RETRY), if retry => {}
             }
-            _ => Ok(held),
-        };
-        let failed = match result {
-            Ok(now) => {
-                latest::set(&address, now);
-                None
-            }
-            Err(error) => Some(error),
-        };
-        let retry = failed.is_some();
-        problems.set("tunnel address", failed);
-        tokio::select! {
-            biased;
-            changed = wanted.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if retry => {}
         }
     }
+
+    /// The address that the tunnel has from now on.
+    async fn turn(&mut self, want: bool, held: Option<Ipv4Addr>) -> Result<Option<Ipv4Addr>, String> {
+        if self.held_by_ipam && (!want || self.pod_cidrs.is_some()) {
+            self.addresses.release(tunnel_handle(&self.node)).await.map_err(|error| error.to_string())?;
+            self.held_by_ipam = false;
+        }
+        match (want, &self.pod_cidrs) {
+            (false, _) => Ok(None),
+            (true, Some(cidrs)) => match of_pod_cidrs(&cidrs.borrow()) {
+                None if held.is_none() => Err(pod_cidrs::missing(&self.node, true)),
+                found => Ok(found.or(held)),
+            },
+            (true, None) if held.is_some() => Ok(held),
+            (true, None) => {
+                let assigned = assign(&self.node, &self.addresses).await?;
+                self.held_by_ipam = true;
+                Ok(Some(assigned))
+            }
+        }
+    }
+}
+
+/// Resolves when the podCIDRs may have changed, of a node that goes by them.
+async fn moved(pod_cidrs: &mut Option<watch::Receiver<Vec<IpNet>>>) {
+    if let Some(cidrs) = pod_cidrs
+        && cidrs.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// The tunnel's address in the node's podCIDRs.
+pub fn of_pod_cidrs(cidrs: &[IpNet]) -> Option<Ipv4Addr> {
+    cidrs.iter().copied().find_map(tunnel_in_pod_cidr)
 }
 
 async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, String> {

@@ -1,6 +1,8 @@
 //! Fields of objects that ask for something that Manx does not do yet: named, never ignored silently.
 
-use manx_model::{AllowedUse, Complaint, FelixConfigurationSpec, IpPool, IpPoolSpec, Kind, Object};
+use manx_model::{
+    AllowedUse, Complaint, FelixConfigurationSpec, IpPool, IpPoolSpec, IpamConfigSpec, Kind, Object,
+};
 
 /// Each field of a pool that asks for something, and has no effect.
 pub fn of_pool(object: &Object, pool: &IpPool) -> Vec<Complaint> {
@@ -26,19 +28,36 @@ pub fn of_felix(name: &str, spec: &FelixConfigurationSpec) -> Vec<Complaint> {
     fields.map(|field| Complaint::not_supported(Kind::FelixConfiguration, name, field)).collect()
 }
 
+/// Each field of an IPAMConfig that asks for something, and has no effect.
+pub fn of_ipam(name: &str, spec: &IpamConfigSpec) -> Vec<Complaint> {
+    let persistent = spec.kubevirt_vm_address_persistence.as_deref() == Some("Enabled");
+    let field = persistent.then_some("kubeVirtVMAddressPersistence: Enabled");
+    field.map(|field| Complaint::not_supported(Kind::IPAMConfig, name, field)).into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
 
     #[test]
-    fn what_a_felix_configuration_asks_for_in_vain_is_named_and_what_is_acted_on_is_not() {
-        let spec =
-            json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "vxlanPort": 1, "floatingIPs": "Disabled"});
+    fn of_a_felix_configuration_what_is_acted_on_is_not_said_to_have_no_effect() {
+        let spec = json!({"ipipMTU": 1400, "ipForwarding": "Disabled", "ipipEnabled": true, "interfacePrefix": "azv",
+            "natPortRange": "1:2", "vxlanPort": 1, "floatingIPs": "Disabled"});
         let object = Object::new(Kind::FelixConfiguration, "default", &spec);
         let said = of_felix("default", &FelixConfigurationSpec::from_object(&object).0);
         let fields: Vec<_> = said.iter().map(|said| said.message.split(' ').next().unwrap()).collect();
         assert_eq!(fields, ["vxlanPort"]);
+    }
+
+    #[test]
+    fn virtual_machines_that_are_to_keep_their_addresses_are_told_that_they_do_not() {
+        let said = |value: &str| {
+            let object =
+                Object::new(Kind::IPAMConfig, "default", &json!({"kubeVirtVMAddressPersistence": value}));
+            of_ipam("default", &IpamConfigSpec::from_object(&object).0).len()
+        };
+        assert_eq!((said("Enabled"), said("Disabled")), (1, 0));
     }
 
     fn named(spec: Value) -> Vec<String> {

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::remote::Chooser;
+use crate::resolve::Resolver;
 use crate::{Facts, Hop, IfIndex, Path, Protocol, Route, RouteKey, Snapshot, Target};
 
 /// What the kernel should have of ours, and why.
@@ -29,6 +30,8 @@ pub struct Desired {
     pub held: BTreeMap<RouteKey, Held>,
     /// Local pods that cannot have their route, and why.
     pub missing: BTreeMap<IpAddr, String>,
+    /// Peers that cannot be reached as their BGPPeer says, and why.
+    pub unreachable: BTreeMap<IpAddr, String>,
 }
 
 /// A route that is held back, and the one in its way.
@@ -52,6 +55,7 @@ pub fn desired(facts: &Facts, snapshot: &Snapshot) -> Desired {
     let mut desired = Desired::default();
     add_blocks(facts, &mut desired);
     add_remote(facts, snapshot, &mut desired);
+    add_gateways(facts, snapshot, &mut desired);
     add_endpoints(facts, snapshot, &mut desired);
     hold_back(snapshot, &mut desired);
     desired
@@ -94,6 +98,22 @@ fn add_remote(facts: &Facts, snapshot: &Snapshot, desired: &mut Desired) {
             desired.put(*prefix, Target::Hops(hops));
         }
         desired.paths.insert(*prefix, path);
+    }
+}
+
+/// The way to a peer comes before what BGP says of it, and before what the kernel's wider routes say.
+fn add_gateways(facts: &Facts, snapshot: &Snapshot, desired: &mut Desired) {
+    let resolver = Resolver::new(snapshot);
+    for (peer, gateway) in &facts.gateways {
+        let reason = match resolver.resolve(*gateway) {
+            Ok(resolved) if resolved.on_link => {
+                desired.put(IpNet::from(*peer), Target::Hops(resolved.hops));
+                continue;
+            }
+            Ok(resolved) => format!("it is behind {}, and not on a link of this node", resolved.matched),
+            Err(reason) => reason,
+        };
+        desired.unreachable.insert(*peer, format!("reachableBy {gateway}: {reason}"));
     }
 }
 

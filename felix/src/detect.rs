@@ -2,9 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use manx_model::InterfaceAddress;
-
-use crate::{Link, Snapshot};
+use crate::Snapshot;
 
 /// Devices that never carry a node's address, by the beginning of their names (Calico's list,
 /// `node/pkg/lifecycle/startup/autodetection`).
@@ -32,21 +30,13 @@ const NOT_BY_PREFIX: [&str; 18] = [
 /// The outer IPv4 header that IP-in-IP adds (RFC 2003 §3.1), in bytes.
 const IPIP_OVERHEAD: u32 = 20;
 
-/// The node's address as `IP=autodetect` finds it ("first found"): the first global unicast IPv4 address of a link that
-/// is up and not excluded by name. As in Calico, the link with the highest index is looked at first.
-pub fn first_found(snapshot: &Snapshot) -> Option<(&Link, InterfaceAddress)> {
-    snapshot.links.values().rev().filter(|link| link.up && !is_excluded(&link.name)).find_map(|link| {
-        let net = link.addresses.iter().find(|net| is_global_unicast(net.addr()))?;
-        Some((link, InterfaceAddress::new(net.addr(), net.prefix_len())?))
-    })
-}
-
-fn is_excluded(name: &str) -> bool {
+/// Whether a link of this name never carries a node's address.
+pub(crate) fn is_excluded(name: &str) -> bool {
     name == "lo" || NOT_BY_PREFIX.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// As Go's `net.IP.IsGlobalUnicast`, by which Calico decides.
-fn is_global_unicast(address: Ipv4Addr) -> bool {
+pub(crate) fn is_global_unicast(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_broadcast()
         || address.is_loopback()
@@ -97,26 +87,7 @@ fn link_mtu(snapshot: &Snapshot, address: Ipv4Addr) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{link, snapshot};
-    use crate::{IfIndex, Link};
-
-    #[test]
-    fn the_nodes_address_is_the_first_usable_one_of_the_newest_link() {
-        let mut snapshot = snapshot();
-        let found = |snapshot: &Snapshot| {
-            first_found(snapshot).map(|(link, address)| (link.name.clone(), address.to_string()))
-        };
-        let eth0 = Some(("eth0".to_owned(), "172.171.5.95/24".to_owned()));
-        assert_eq!(found(&snapshot), eth0);
-        for (index, name) in [(20, "docker0"), (21, "br-1"), (22, "tunl0"), (23, "veth1")] {
-            snapshot.links.insert(IfIndex(index), link(IfIndex(index), name, &["10.0.0.1/24"]));
-        }
-        snapshot.links.insert(IfIndex(24), Link { up: false, ..link(IfIndex(24), "eth9", &["10.0.0.1/24"]) });
-        snapshot.links.insert(IfIndex(25), link(IfIndex(25), "eth8", &["169.254.7.7/16"]));
-        assert_eq!(found(&snapshot), eth0);
-        snapshot.links.insert(IfIndex(26), link(IfIndex(26), "eth1", &["10.0.0.1/24"]));
-        assert_eq!(found(&snapshot), Some(("eth1".to_owned(), "10.0.0.1/24".to_owned())));
-    }
+    use crate::testing::snapshot;
 
     #[test]
     fn the_pods_mtu_leaves_room_for_the_tunnel_unless_it_is_ruled_out() {

@@ -28,6 +28,8 @@ pub struct Facts {
     pub remote: BTreeMap<IpNet, IpAddr>,
     /// The address assigned to our own `tunl0`.
     pub tunnel: Option<Ipv4Addr>,
+    /// BGP peers that are reached over a gateway of their own (`reachableBy`), each with it.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// Another node.
@@ -51,6 +53,7 @@ impl Facts {
             endpoints: BTreeMap::new(),
             remote: BTreeMap::new(),
             tunnel: None,
+            gateways: BTreeMap::new(),
         }
     }
 }

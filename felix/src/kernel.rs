@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
+use ipnet::IpNet;
+
 use crate::route::{Route, Snapshot};
 use crate::ruleset::{FoundRuleset, Ruleset};
 
@@ -71,7 +73,8 @@ pub struct PodLink {
     pub host_device: String,
     /// The pod's end, as `eth0`; at most 15 bytes.
     pub pod_device: String,
-    /// The IPAM handle, kept as the host end's alias; at most 255 bytes.
+    /// Whose the link is, kept as the host end's alias: the IPAM handle, and behind it, of a pod that IPAM does not know, its
+    /// addresses; at most 255 bytes.
     pub handle: String,
     /// Addresses; each becomes a /32 (or /128).
     pub addresses: Vec<IpAddr>,
@@ -79,6 +82,10 @@ pub struct PodLink {
     pub mtu: u32,
     /// The MAC address of the pod's end (`cni.projectcalico.org/hwAddr`); `None`: one that the kernel chooses.
     pub pod_mac: Option<MacAddress>,
+    /// Where the pod's routes over its gateway lead (`ipam.routes`); empty: everywhere, by a default route of each family.
+    pub destinations: Vec<IpNet>,
+    /// Transmit and receive queues of both ends (`num_queues`); `None`: one each, as the kernel has it.
+    pub queues: Option<u32>,
     /// The pod may forward packets itself (`allow_ip_forwarding`).
     pub allow_ip_forwarding: bool,
 }

@@ -6,6 +6,7 @@
 
 mod desired;
 mod detect;
+mod detection;
 mod facts;
 mod kernel;
 mod path;
@@ -19,7 +20,8 @@ mod testing;
 mod tunnel;
 
 pub use desired::{Desired, Held, desired};
-pub use detect::{Mtu, first_found};
+pub use detect::Mtu;
+pub use detection::Detection;
 pub use facts::{Facts, RemoteNode};
 pub use kernel::{Attached, BoxFuture, Kernel, KernelError, MacAddress, Operation, PodLink, TUNNEL_DEVICE};
 pub use path::Path;

@@ -34,7 +34,12 @@ impl<'a> Chooser<'a> {
     pub(crate) fn new(facts: &'a Facts, snapshot: &'a Snapshot) -> Self {
         let resolver = Resolver::new(snapshot);
         let next_hops: BTreeSet<IpAddr> = facts.remote.values().copied().collect();
-        let resolved = next_hops.iter().map(|next_hop| (*next_hop, resolver.resolve(*next_hop))).collect();
+        let resolve = |next_hop: &IpAddr| match facts.gateways.get(next_hop) {
+            // Its own route is one of ours, by which nothing is resolved.
+            Some(gateway) => resolver.resolve(*gateway).map(|resolved| resolved.over(*gateway)),
+            None => resolver.resolve(*next_hop),
+        };
+        let resolved = next_hops.iter().map(|next_hop| (*next_hop, resolve(next_hop))).collect();
         let addresses = snapshot.links.values().flat_map(|link| &link.addresses);
         let own = addresses.map(Ipv4Net::addr).chain([facts.address.address()]).map(IpAddr::V4).collect();
         let mut needed = next_hops;

@@ -20,6 +20,13 @@ pub(crate) struct Resolved {
     pub(crate) on_link: bool,
 }
 
+impl Resolved {
+    /// What is behind `gateway`, of which this is the way.
+    pub(crate) fn over(self, gateway: IpAddr) -> Self {
+        Self { matched: gateway.into(), on_link: false, ..self }
+    }
+}
+
 /// The routes of a snapshot by which next hops are resolved.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {

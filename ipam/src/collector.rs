@@ -34,6 +34,8 @@ pub struct Observed<'a> {
     pub handles: &'a [Object],
     /// The nodes that exist.
     pub nodes: &'a BTreeSet<NodeName>,
+    /// Of these, those that need no blocks, since they give their pods addresses of their podCIDRs.
+    pub blockless: &'a BTreeSet<NodeName>,
     /// The pods that exist, by namespace and name.
     pub pods: &'a BTreeMap<(String, String), PodState>,
     /// The pools, for the metrics.

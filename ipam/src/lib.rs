@@ -48,7 +48,7 @@ pub use check::{Fix, Problem, check, fix};
 pub use choose::check_overlaps;
 pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed, PodState};
 pub use error::Error;
-pub use pod_cidr::next_in_pod_cidr;
+pub use pod_cidr::{is_for_pods, next_in_pod_cidr, tunnel_in_pod_cidr};
 pub use redeem::Broken;
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
 pub use reserve::DEFAULT_RESERVE;

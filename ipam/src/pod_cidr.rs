@@ -1,6 +1,5 @@
 //! `usePodCidr`: addresses straight from the node's podCIDR, without blocks, as the plugin host-local gives them.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -8,12 +7,30 @@ use ipnet::IpNet;
 /// The next free address of `cidr` after `last` (the one that was given last, so that an address rests as long as
 /// possible before it is used again), around the end if need be. The network's own address, the one after it (the
 /// gateway's in host-local; a tunnel's in Calico) and IPv4's broadcast address are given to no pod.
-pub fn next_in_pod_cidr(cidr: IpNet, in_use: &BTreeSet<IpAddr>, last: Option<IpAddr>) -> Option<IpAddr> {
+pub fn next_in_pod_cidr(
+    cidr: IpNet,
+    in_use: impl Fn(&IpAddr) -> bool,
+    last: Option<IpAddr>,
+) -> Option<IpAddr> {
     let (first, end) = range(cidr);
     let last = last.filter(|last| cidr.contains(last)).map_or(end, to_bits);
     let after = last.saturating_add(1).max(first);
     let mut candidates = (after..=end).chain(first..=end.min(last)).map(|bits| from_bits(cidr, bits));
-    candidates.find(|address| !in_use.contains(address))
+    candidates.find(|address| !in_use(address))
+}
+
+/// Whether `address` is one that [`next_in_pod_cidr`] gives to pods.
+pub fn is_for_pods(cidr: IpNet, address: IpAddr) -> bool {
+    let (first, last) = range(cidr);
+    cidr.contains(&address) && (first..=last).contains(&to_bits(address))
+}
+
+/// The address of the node's tunnel in its podCIDR, as Calico has it: the one after the network's own. `None` where there is
+/// none, or it is no IPv4.
+pub fn tunnel_in_pod_cidr(cidr: IpNet) -> Option<Ipv4Addr> {
+    let IpNet::V4(cidr) = cidr else { return None };
+    let next = Ipv4Addr::from_bits(cidr.network().to_bits().checked_add(1)?);
+    cidr.contains(&next).then_some(next)
 }
 
 /// The first and the last address for pods; none where the first is beyond the last.
@@ -41,12 +58,15 @@ fn from_bits(cidr: IpNet, bits: u128) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn next(cidr: &str, in_use: &[&str], last: Option<&str>) -> Option<String> {
-        let in_use = in_use.iter().map(|text| text.parse().unwrap()).collect();
+        let in_use: BTreeSet<IpAddr> = in_use.iter().map(|text| text.parse().unwrap()).collect();
         let last = last.map(|text| text.parse().unwrap());
-        next_in_pod_cidr(cidr.parse().unwrap(), &in_use, last).map(|address| address.to_string())
+        next_in_pod_cidr(cidr.parse().unwrap(), |address| in_use.contains(address), last)
+            .map(|address| address.to_string())
     }
 
     #[test]
@@ -80,5 +100,17 @@ mod tests {
         }
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 13);
         assert_eq!(next("10.0.0.0/28", &[], last.as_deref()), Some(given[0].clone()));
+    }
+
+    #[test]
+    fn the_tunnel_has_the_address_that_no_pod_gets() {
+        let tunnel =
+            |cidr: &str| tunnel_in_pod_cidr(cidr.parse().unwrap()).map(|address| address.to_string());
+        assert_eq!(tunnel("10.0.0.0/24").as_deref(), Some("10.0.0.1"));
+        assert_eq!((tunnel("10.0.0.7/32"), tunnel("fd00::/64")), (None, None));
+        let for_pods = |text: &str| is_for_pods("10.0.0.0/24".parse().unwrap(), text.parse().unwrap());
+        let given =
+            ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.254", "10.0.0.255", "10.0.1.2"].map(for_pods);
+        assert_eq!(given, [false, false, true, true, false, false]);
     }
 }

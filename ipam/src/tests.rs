@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -112,14 +112,17 @@ async fn collect(
     pods: &BTreeMap<(String, String), PodState>,
     now: SystemTime,
 ) -> Option<Vec<Action>> {
-    let nodes = nodes.iter().map(|name| node(name)).collect();
+    let nodes: BTreeSet<NodeName> = nodes.iter().map(|name| node(name)).collect();
     let mut listed = Vec::new();
     for kind in [Kind::IPAMBlock, Kind::BlockAffinity, Kind::IPAMHandle] {
         let objects = store.list(kind, &Only::All).await.ok()?;
         listed.push(objects.into_iter().map(Result::unwrap).collect::<Vec<_>>());
     }
     let [blocks, affinities, handles] = &listed[..] else { return None };
-    let observed = Observed { blocks, affinities, handles, nodes: &nodes, pods, pools: &[] };
+    let blockless = nodes.iter().filter(|node: &&NodeName| node.as_str().starts_with("blockless"));
+    let blockless = blockless.cloned().collect();
+    let observed =
+        Observed { blocks, affinities, handles, nodes: &nodes, blockless: &blockless, pods, pools: &[] };
     let mut done = Vec::new();
     for action in collector.observe(observed, now) {
         if collector.carry_out(store, now, &IpamConfigSpec::default(), &action).await.ok()? {

@@ -57,7 +57,7 @@ pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
 pub use names::{
     HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
-    reserve_handle, tunnel_handle, veth_name,
+    reserve_handle, router_id_of, tunnel_handle, veth_name,
 };
 pub use namespace::Namespace;
 pub use node::{EXCLUDE_FROM_LOAD_BALANCERS, InterfaceAddress, Node, NodeName, annotation};
@@ -69,7 +69,8 @@ pub use object::{Invalid, Metadata, Object};
 pub use password::{Password, SecretKeyRef};
 pub use pod::{Pod, pod_annotation};
 pub use pool::{
-    AllowedUse, AssignmentMode, DEFAULT_IPV4_POOL, IpPool, IpPoolSpec, IpipMode, check_pool_cidr,
+    AllowedUse, AssignmentMode, DEFAULT_IPV4_POOL, DEFAULT_IPV6_POOL, IpPool, IpPoolSpec, IpipMode,
+    check_pool_cidr,
 };
 pub use port_range::PortRange;
 pub use reservation::{IpReservation, IpReservationSpec};

@@ -1,6 +1,7 @@
 //! Names that Calico's users and tools expect, down to the last character.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use data_encoding::BASE32_NOPAD;
 use ipnet::IpNet;
@@ -43,6 +44,14 @@ pub const HOSTNAME_HASH: &str = "projectcalico.org/hostname-hash";
 /// A node's name as a label can hold it, however long it is: base32 (RFC 4648, no padding) of its SHA3-256.
 pub fn hostname_hash(node: &NodeName) -> String {
     BASE32_NOPAD.encode(&sha3::Sha3_256::digest(node.as_str().as_bytes()))
+}
+
+/// A BGP identifier that follows from a node's name (Calico's `CALICO_ROUTER_ID=hash`): the first four bytes of its SHA-256,
+/// kept below the multicast addresses.
+pub fn router_id_of(node: &NodeName) -> Ipv4Addr {
+    let hash = sha2::Sha256::digest(node.as_str().as_bytes());
+    let first = if hash[0] > 223 { hash[0] - 32 } else { hash[0] };
+    Ipv4Addr::new(first, hash[1], hash[2], hash[3])
 }
 
 /// Whether Kubernetes takes `name` as the name of an object: a DNS-1123 subdomain.
@@ -170,5 +179,12 @@ mod tests {
         let name = affinity_name(&node, "192.168.100.192/26".parse().unwrap());
         assert_eq!(name.len(), 252);
         assert!(name.ends_with("-85f82cde040"), "{name}");
+    }
+
+    #[test]
+    fn a_router_id_from_a_nodes_name_is_calicos() {
+        for (node, id) in [("node1", "202.18.243.27"), ("worker-0", "220.142.52.224")] {
+            assert_eq!(router_id_of(&node.parse().unwrap()).to_string(), id);
+        }
     }
 }

@@ -22,6 +22,9 @@ pub mod annotation {
     pub const IPV6_ADDRESS: &str = "projectcalico.org/IPv6Address";
     /// The cluster id of a node that reflects routes (RFC 4456), in the form of an IPv4 address.
     pub const ROUTE_REFLECTOR_CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
+    /// Those of the node's `spec.podCIDRs` of which it gives addresses to its pods, with commas between: Manx's own, so that no
+    /// other node takes a block among them.
+    pub const POD_CIDRS_IN_USE: &str = "manx.projectcalico.org/pod-cidrs-in-use";
     /// Labels that only Calico's clients see, as JSON.
     pub const LABELS: &str = "projectcalico.org/labels";
 }
@@ -140,6 +143,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// What Kubernetes has set aside for its pods, of each family at most one (`spec.podCIDRs`).
     pub pod_cidrs: Vec<IpNet>,
+    /// Those of them, or of those that it had once, that it gives to its pods: nobody else may.
+    pub pod_cidrs_in_use: Vec<IpNet>,
 }
 
 impl Node {
@@ -154,6 +159,7 @@ impl Node {
             cluster_id: None,
             labels: BTreeMap::new(),
             pod_cidrs: Vec::new(),
+            pod_cidrs_in_use: Vec::new(),
         }
     }
 
@@ -176,6 +182,9 @@ impl Node {
             cluster_id: annotated(object, annotation::ROUTE_REFLECTOR_CLUSTER_ID, &mut refused),
             labels: labels(object, &mut refused),
             pod_cidrs: pod_cidrs(object, &mut refused),
+            pod_cidrs_in_use: annotated(object, annotation::POD_CIDRS_IN_USE, &mut refused)
+                .map(|Cidrs(cidrs)| cidrs)
+                .unwrap_or_default(),
         };
         Ok((node, refused))
     }
@@ -207,6 +216,17 @@ fn labels(object: &Object, refused: &mut Vec<Invalid>) -> BTreeMap<String, Strin
     labels
         .extend(annotated(object, annotation::LABELS, refused).map(|Labels(more)| more).unwrap_or_default());
     labels
+}
+
+struct Cidrs(Vec<IpNet>);
+
+impl FromStr for Cidrs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let cidr = |cidr: &str| cidr.trim().parse().map_err(|_| format!("{cidr:?} is no CIDR"));
+        text.split(',').map(cidr).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 struct Labels(BTreeMap<String, String>);
@@ -285,6 +305,7 @@ mod tests {
             (annotation::IPV6_ADDRESS.to_owned(), "fd00::5/64".to_owned()),
             (annotation::ROUTE_REFLECTOR_CLUSTER_ID.into(), "244.0.0.1".into()),
             (annotation::LABELS.into(), r#"{"b": "2", "c": "3"}"#.into()),
+            (annotation::POD_CIDRS_IN_USE.into(), "10.1.0.0/24,fd00:1::/64".into()),
         ]
         .into();
         let (node, refused) = Node::from_object(&object).unwrap();
@@ -293,7 +314,7 @@ mod tests {
         assert_eq!(node.cluster_id, Some(Ipv4Addr::new(244, 0, 0, 1)));
         let labels: Vec<_> = node.labels.values().map(String::as_str).collect();
         assert_eq!(labels, ["1", "2", "3"]);
-        assert_eq!(node.pod_cidrs.len(), 2);
+        assert_eq!((node.pod_cidrs.len(), &node.pod_cidrs), (2, &node.pod_cidrs_in_use));
         assert!(!node.is_excluded_from_load_balancers());
         object.metadata.labels.insert(EXCLUDE_FROM_LOAD_BALANCERS.into(), String::new());
         assert!(Node::from_object(&object).unwrap().0.is_excluded_from_load_balancers());

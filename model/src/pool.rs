@@ -21,6 +21,9 @@ use crate::{Invalid, Object, Selector};
 /// The name of the IPv4 pool that an agent creates when there is none.
 pub const DEFAULT_IPV4_POOL: &str = "default-ipv4-ippool";
 
+/// The same of IPv6.
+pub const DEFAULT_IPV6_POOL: &str = "default-ipv6-ippool";
+
 /// `spec` of an IPPool as it is stored. What is not acted on yet is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -256,7 +256,10 @@ impl Owner {
 }
 
 fn reserved(cluster: &Cluster) -> Vec<IpNet> {
-    cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone()).collect()
+    let by_objects = cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone());
+    // What nodes give to their pods without IPAM.
+    let by_nodes = cluster.nodes.values().flat_map(|node| node.pod_cidrs_in_use.clone());
+    by_objects.chain(by_nodes).collect()
 }
 
 fn rules<'a>(cluster: &'a Cluster, allocator: &Allocator, reserved: &'a [IpNet]) -> Rules<'a> {

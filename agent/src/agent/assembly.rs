@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 use manx_felix::Snapshot;
@@ -18,14 +18,17 @@ use crate::addresses::{Addresses, Owner, Told};
 use crate::cluster::Cluster;
 use crate::coalesce::Coalesce;
 use crate::config::{Backend, Config};
+use crate::detect;
 use crate::endpoints;
 use crate::felix_parameters::{FelixParameters, tell_changes};
 use crate::node_loop::{NodeLoop, RulesetKeeper};
 use crate::passwords::{Keeper, Passwords};
+use crate::pod_cidrs::{Own, PodCidrs};
 use crate::pod_objects::{PodObjects, keep_annotated};
 use crate::pods::Pods;
 use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
+use crate::territory::Territory;
 use crate::tunnel_address;
 
 /// Questions to a loop that may wait for it; more are answered without it.
@@ -33,6 +36,9 @@ const QUESTIONS: usize = 8;
 
 /// Paths from the route loop to the node loop.
 type Paths = Coalesce<IpNet, Option<IpAddr>>;
+
+/// The blocks that IPAM gave this node, and what it borrowed.
+type OfIpam = (watch::Receiver<BTreeSet<IpNet>>, watch::Receiver<BTreeSet<IpNet>>);
 
 /// Starts every part and runs until one ends, which none should.
 pub(super) async fn run(
@@ -47,12 +53,16 @@ pub(super) async fn run(
     let mut tasks = tasks;
     duties::spawn(&config, &doors, &feeds, &mut tasks);
     let felix = found.felix.clone();
-    let mut parts = Assembly { config, doors, feeds, cluster, address, felix, tasks };
+    let own_cidrs = Own::new(config.node.clone(), Arc::clone(&doors.store), &cluster.borrow());
+    let gateways = watch::Sender::default();
+    let mut parts = Assembly { config, doors, feeds, cluster, address, felix, own_cidrs, gateways, tasks };
     parts.spawn_felix_parameters();
+    parts.spawn_address_watch();
     let stale = parts.adopt_pods(&found);
-    let addresses = parts.spawn_addresses(found.allocator, &stale);
+    let (addresses, of_ipam) = parts.spawn_addresses(found.allocator, &stale);
     let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone());
     let publication = parts.spawn_publisher();
+    parts.spawn_territory(of_ipam, publication.clone());
     let paths = Paths::default();
     let pod_mtu = parts.spawn_node_loop(&found.kernel, tunnel, publication, paths.clone());
     let objects = parts.spawn_pod_objects();
@@ -76,6 +86,9 @@ struct Assembly {
     cluster: watch::Receiver<Arc<Cluster>>,
     address: InterfaceAddress,
     felix: FelixParameters,
+    own_cidrs: Own,
+    /// BGP peers that are reached over a gateway of their own.
+    gateways: watch::Sender<BTreeMap<IpAddr, IpAddr>>,
     tasks: JoinSet<()>,
 }
 
@@ -91,16 +104,32 @@ impl Assembly {
         self.tasks.spawn(tell_changes(environment, self.felix.clone(), self.cluster.clone(), problems));
     }
 
+    /// All parts are made for one address.
+    fn spawn_address_watch(&mut self) {
+        let (config, doors, address) = (Arc::clone(&self.config), self.doors.clone(), self.address);
+        self.tasks.spawn(async move {
+            let witnesses =
+                detect::Witnesses { kernel: &*doors.kernel, store: &*doors.store, node: &config.node };
+            detect::until_moved(witnesses, &config, address).await;
+        });
+    }
+
     /// Enters the pods that outlived the last agent; returns what gone ones hold.
     fn adopt_pods(&self, found: &Found) -> BTreeMap<String, String> {
         let prefix = &found.felix.interface_prefix;
+        let pods = Arc::clone(&self.cluster.borrow().pods);
+        endpoints::adopt_pod_cidrs(&self.feeds.endpoints, &found.kernel, &pods, prefix);
         endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
     }
 
-    fn spawn_addresses(&mut self, allocator: Allocator, stale: &BTreeMap<String, String>) -> Addresses {
-        // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
-        let told = Told { blocks: self.feeds.blocks.clone(), borrowed: self.feeds.borrowed.clone() };
+    fn spawn_addresses(
+        &mut self,
+        allocator: Allocator,
+        stale: &BTreeMap<String, String>,
+    ) -> (Addresses, OfIpam) {
+        let told = Told::default();
         told.tell(&allocator);
+        let of_ipam = (told.blocks.subscribe(), told.borrowed.subscribe());
         let store = Arc::clone(&self.doors.store);
         let (mut owner, addresses) = Owner::new(
             allocator,
@@ -116,23 +145,60 @@ impl Assembly {
             owner.owe_all(stale.keys().cloned());
         }
         self.tasks.spawn(owner.run());
-        addresses
+        (addresses, of_ipam)
     }
 
-    fn spawn_tunnel_address(&mut self, held: Option<Ipv4Addr>, addresses: Addresses) -> TunnelEnds {
+    fn spawn_territory(&mut self, (blocks, borrowed): OfIpam, publication: watch::Sender<Publication>) {
+        let mut territory = Territory {
+            always: self.config.use_pod_cidr,
+            blocks,
+            borrowed,
+            cidrs: self.own_cidrs.known.subscribe(),
+            pods: self.feeds.endpoints.from_pod_cidrs(),
+            told: Told { blocks: self.feeds.blocks.clone(), borrowed: self.feeds.borrowed.clone() },
+            publication,
+        };
+        // Before anybody asks: a speaker that said End-of-RIB without them would make peers forget our blocks.
+        territory.tell();
+        self.tasks.spawn(territory.run());
+        let (needed, problems) = (self.config.use_pod_cidr, self.feeds.problems.clone());
+        self.tasks.spawn(self.own_cidrs.clone().keep(needed, self.cluster.clone(), problems));
+    }
+
+    /// A tunnel that takes packets keeps its address.
+    fn spawn_tunnel_address(&mut self, of_ipam: Option<Ipv4Addr>, addresses: Addresses) -> TunnelEnds {
+        let held = match self.config.use_pod_cidr {
+            true => self.published_tunnel().filter(|published| {
+                tunnel_address::of_pod_cidrs(&self.own_cidrs.known.borrow()) == Some(*published)
+            }),
+            false => of_ipam,
+        };
         let (wanted, wish) = watch::channel(held.is_some());
         let (sender, address) = watch::channel(held);
-        let (node, problems) = (self.config.node.clone(), self.feeds.problems.clone());
-        self.tasks.spawn(tunnel_address::keep(node, addresses, wish, sender, problems));
+        let keeper = tunnel_address::Keeper {
+            node: self.config.node.clone(),
+            addresses,
+            pod_cidrs: self.config.use_pod_cidr.then(|| self.own_cidrs.known.subscribe()),
+            held_by_ipam: of_ipam.is_some(),
+            problems: self.feeds.problems.clone(),
+        };
+        self.tasks.spawn(keeper.run(wish, sender));
         TunnelEnds { wanted, address }
+    }
+
+    fn published_tunnel(&self) -> Option<Ipv4Addr> {
+        self.cluster.borrow().nodes.get(self.config.node.as_str())?.tunnel_address
     }
 
     /// What was published stays published until the node loop knows better: others must not change their routes because
     /// an agent restarts.
     fn spawn_publisher(&mut self) -> watch::Sender<Publication> {
         let node = self.config.node.clone();
-        let tunnel = self.cluster.borrow().nodes.get(node.as_str()).and_then(|node| node.tunnel_address);
-        let publication = Publication { address: self.address, tunnel, asn: self.config.asn };
+        let tunnel = self.published_tunnel();
+        let pod_cidrs =
+            self.cluster.borrow().nodes.get(node.as_str()).map(|own| own.pod_cidrs_in_use.clone());
+        let pod_cidrs = pod_cidrs.unwrap_or_default();
+        let publication = Publication { address: self.address, tunnel, asn: self.config.asn, pod_cidrs };
         let (sender, wanted) = watch::channel(publication);
         let store = Arc::clone(&self.doors.store);
         let (cluster, problems) = (self.cluster.clone(), self.feeds.problems.clone());
@@ -173,6 +239,7 @@ impl Assembly {
             paths,
             converged: self.feeds.converged.subscribe(),
             tunnel_address: tunnel.address,
+            gateways: self.gateways.subscribe(),
             tunnel_wanted: tunnel.wanted,
             pod_mtu,
             publication,
@@ -207,6 +274,11 @@ impl Assembly {
             interface_prefix: self.felix.interface_prefix.clone(),
             mtu,
             addresses,
+            pod_cidrs: PodCidrs {
+                own: self.own_cidrs.clone(),
+                report: self.feeds.report.subscribe(),
+                last: Mutex::default(),
+            },
             endpoints: self.feeds.endpoints.clone(),
             kernel: Arc::clone(&self.doors.kernel),
             problems: self.feeds.problems.clone(),
@@ -240,6 +312,7 @@ impl Assembly {
         let route_loop = RouteLoop {
             node: self.config.node.clone(),
             address: self.address.address(),
+            router_id: self.config.router_id.of(&self.config.node, self.address.address()),
             own_asn: self.config.asn,
             forwarding_preserved: kernel.ours().next().is_some(),
             cluster: self.cluster.clone(),
@@ -247,6 +320,7 @@ impl Assembly {
             borrowed: self.feeds.borrowed.subscribe(),
             passwords,
             passwords_wanted,
+            gateways: self.gateways.clone(),
             complaints: self.feeds.complaints.clone(),
             paths,
             converged: self.feeds.converged.clone(),

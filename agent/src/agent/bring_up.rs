@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::default_pool;
 use crate::detect;
 use crate::felix_parameters::FelixParameters;
+use crate::pod_cidrs;
 use crate::pods::Pods;
 use crate::route_loop::Stop;
 
@@ -66,18 +67,25 @@ impl BringUp {
         tasks.spawn(default_pool::keep(
             Arc::clone(&self.doors.store),
             self.config.default_pool.clone(),
-            cluster,
+            self.config.default_pool6.clone(),
+            cluster.clone(),
             self.feeds.problems.clone(),
         ));
         let (felix, _) = FelixParameters::effective(&self.config.felix, &self.feeds.cluster.borrow());
         self.wait_for("this node's address");
-        let address = detect::address(&self.config, &*self.doors.kernel, &self.feeds.problems).await;
+        let address = detect::address(&self.config, self.witnesses(), &self.feeds.problems).await;
+        detect::alone(&self.config, cluster, address, &self.feeds.problems).await;
         self.feeds.address.send_replace(Some(address));
         detect::prepare(&*self.doors.kernel, address, felix.ip_forwarding, &self.feeds.problems).await;
         self.wait_for("this node's blocks to be read");
         let found = self.find(felix).await;
         self.wait_for("pods that are gone to be given up");
         Some((address, found))
+    }
+
+    fn witnesses(&self) -> detect::Witnesses<'_> {
+        let (kernel, store) = (&*self.doors.kernel, &*self.doors.store);
+        detect::Witnesses { kernel, store, node: &self.config.node }
     }
 
     fn wait_for(&self, what: &str) {
@@ -123,8 +131,13 @@ impl BringUp {
 
 /// The handles that the kernel's links carry, with the addresses that are routed to them.
 fn handles_of(kernel: &Snapshot) -> BTreeMap<String, Vec<IpAddr>> {
-    let mut handles: BTreeMap<String, Vec<IpAddr>> =
-        kernel.links.values().filter_map(|link| Some((link.alias.clone()?, Vec::new()))).collect();
+    let mut handles: BTreeMap<String, Vec<IpAddr>> = kernel
+        .links
+        .values()
+        .filter_map(|link| link.alias.clone())
+        .filter(|alias| pod_cidrs::read_alias(alias).is_none())
+        .map(|it| (it, vec![]))
+        .collect();
     for route in kernel.ours() {
         let Target::Hops(hops) = &route.target else { continue };
         let [hop] = &hops[..] else { continue };

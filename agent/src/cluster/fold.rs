@@ -269,13 +269,15 @@ impl Fold {
         let of_pools = pools.values().flat_map(|pool| unsupported::of_pool(&pool.object, &pool.pool));
         let felix = self.felix.values();
         let of_felix = felix.iter().flat_map(|(name, spec)| unsupported::of_felix(name, spec));
+        let ipam = self.ipam.values();
+        let of_ipam = ipam.iter().flat_map(|(name, spec)| unsupported::of_ipam(name, spec));
         let (pods, namespaces, usable) = (self.pods.values(), self.namespaces.values(), &self.derived.pools);
         let living = pods.iter().filter(|(_, pod)| !pod.finished && !pod.host_network);
         let of_pods = living.flat_map(|(key, pod)| demand::in_vain(Kind::Pod, key, &pod.annotations, usable));
         let of_namespaces = namespaces
             .iter()
             .flat_map(|(name, space)| demand::in_vain(Kind::Namespace, name, &space.annotations, usable));
-        of_pools.chain(of_felix).chain(of_pods).chain(of_namespaces).collect()
+        of_pools.chain(of_felix).chain(of_ipam).chain(of_pods).chain(of_namespaces).collect()
     }
 
     fn state(&self, kind: Kind) -> State<'_> {

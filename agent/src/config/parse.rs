@@ -3,8 +3,9 @@
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use manx_model::{InterfaceAddress, Network};
+use manx_model::{InterfaceAddress, Interval, Network};
 
 use super::{AddressSource, ConfigError, DatastoreChoice, Notice, Settings, known};
 
@@ -85,11 +86,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `IP`: `autodetect`, an address, or an address with its subnet's length.
-pub(super) fn address(text: &str) -> Result<AddressSource, String> {
+/// A time as Go writes one, as `60s`; longer than nothing.
+pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
+    let interval =
+        text.parse().ok().map(|Interval(interval)| interval).filter(|interval| !interval.is_zero());
+    interval.ok_or("it is no time, as 60s or 5m")
+}
+
+/// `IP`: nothing for `autodetect`, an address, or an address with its subnet's length.
+pub(super) fn address(text: &str) -> Result<Option<AddressSource>, String> {
     const ALLOWED: &str = "it is neither autodetect nor an IPv4 address, as 10.0.0.5 or 10.0.0.5/24";
     if text == "autodetect" {
-        return Ok(AddressSource::Autodetect);
+        return Ok(None);
     }
     let usable = |address: Ipv4Addr| {
         !(address.is_unspecified()
@@ -105,7 +113,7 @@ pub(super) fn address(text: &str) -> Result<AddressSource, String> {
         }
     };
     match usable(address) {
-        true => Ok(source),
+        true => Ok(Some(source)),
         false => {
             Err("a node needs an address of its own, not a loopback, multicast or unspecified one".into())
         }

@@ -12,7 +12,12 @@ fn an_empty_environment_means_calicos_defaults() {
     let config = read(&[]).unwrap();
     assert_eq!(config.default_pool.cidr, Some("192.168.0.0/16".parse().unwrap()));
     assert_eq!((config.default_pool.block_size, config.default_pool.ipip), (26, IpipMode::Never));
-    assert_eq!(config.address, AddressSource::Autodetect);
+    assert_eq!(config.address, AddressSource::Autodetect(Detection::FirstFound));
+    assert_eq!((config.router_id, config.address_poll), (RouterId::Address, Duration::from_secs(60)));
+    assert_eq!(
+        (config.use_pod_cidr, config.shared_address_allowed, &config.default_pool6),
+        (false, false, &None)
+    );
     assert_eq!(config.felix, FelixEnvironment::default());
     assert!(config.notices.is_empty());
 }
@@ -27,6 +32,15 @@ fn a_wrong_value_is_named_with_its_variable_and_with_what_is_allowed() {
         ("CALICO_IPV4POOL_BLOCK_SIZE", "33", "20 to 32"),
         ("IP", "10.0.0", "10.0.0.5/24"),
         ("IP", "127.0.0.1", "loopback"),
+        ("IP_AUTODETECTION_METHOD", "best", "can-reach=DESTINATION"),
+        ("AUTODETECT_POLL_INTERVAL", "often", "60s"),
+        ("AUTODETECT_POLL_INTERVAL", "0s", "60s"),
+        ("CALICO_ROUTER_ID", "0.0.0.0", "0.0.0.0"),
+        ("CALICO_ROUTER_ID", "name", "hash"),
+        ("CALICO_IPV4POOL_NODE_SELECTOR", "has(", "selector"),
+        ("CALICO_IPV6POOL_CIDR", "10.0.0.0/16", "fd00:10:244::/64"),
+        ("CALICO_IPV6POOL_BLOCK_SIZE", "26", "116 to 128"),
+        ("USE_POD_CIDR", "maybe", "true nor false"),
         ("AS", "0", "1 to 4294967295"),
         ("CALICO_NETWORKING_BACKEND", "frr", "bird, none, vxlan"),
         ("FELIX_IPINIPMTU", "12", "576 to 65535"),
@@ -76,7 +90,7 @@ fn a_pool_cannot_be_both_described_and_forbidden() {
 #[test]
 fn calicos_variables_without_effect_yet_are_listed_and_unknown_ones_of_felix_are_a_warning() {
     let config = read(&[
-        ("IP_AUTODETECTION_METHOD", "can-reach=8.8.8.8"),
+        ("IP6_AUTODETECTION_METHOD", "can-reach=2001:db8::1"),
         ("CLUSTER_TYPE", ""),
         ("FELIX_VXLANMTU", "1400"),
         ("FELIX_VXLANMUT", "1400"),
@@ -89,11 +103,41 @@ fn calicos_variables_without_effect_yet_are_listed_and_unknown_ones_of_felix_are
         texts,
         [
             "FELIX_VXLANMTU is not supported yet and has no effect",
-            "IP_AUTODETECTION_METHOD is not supported yet and has no effect",
+            "IP6_AUTODETECTION_METHOD is not supported yet and has no effect",
             "FELIX_VXLANMUT is no parameter of Felix; is it misspelt?",
             "CALICO_NETWORKING_BACKEND=vxlan is not supported yet: nodes are not connected by this agent (use bird)",
         ]
     );
+}
+
+#[test]
+fn what_an_operator_sets_of_address_identifier_and_pools_is_read() {
+    let config = read(&[
+        ("IP_AUTODETECTION_METHOD", "interface=eth.*,ens.*"),
+        ("AUTODETECT_POLL_INTERVAL", "5m"),
+        ("DISABLE_NODE_IP_CHECK", "true"),
+        ("WAIT_FOR_DATASTORE", "true"),
+        ("CALICO_ROUTER_ID", "hash"),
+        ("USE_POD_CIDR", "true"),
+        ("CALICO_IPV4POOL_NODE_SELECTOR", "has(rack)"),
+        ("CALICO_IPV4POOL_DISABLE_BGP_EXPORT", "true"),
+        ("CALICO_IPV6POOL_CIDR", "fd00:10:244::/64"),
+        ("CALICO_IPV6POOL_NAT_OUTGOING", "true"),
+    ])
+    .unwrap();
+    let method = "interface=eth.*,ens.*".parse().unwrap();
+    assert_eq!(config.address, AddressSource::Autodetect(method));
+    assert_eq!((config.address_poll, config.router_id), (Duration::from_secs(300), RouterId::Hash));
+    assert!(config.shared_address_allowed && config.use_pod_cidr && config.default_pool.disable_bgp_export);
+    assert_eq!(config.default_pool.node_selector.to_string(), "has(rack)");
+    let six = config.default_pool6.unwrap();
+    assert_eq!(
+        (six.cidr.to_string().as_str(), six.block_size, six.nat_outgoing),
+        ("fd00:10:244::/64", 122, true)
+    );
+    assert_eq!(config.notices, []);
+    let both = read(&[("NO_DEFAULT_POOLS", "true"), ("CALICO_IPV6POOL_CIDR", "fd00::/64")]);
+    assert!(both.unwrap_err().contains("NO_DEFAULT_POOLS"));
 }
 
 #[test]

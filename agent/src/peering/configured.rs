@@ -50,7 +50,6 @@ fn complain(draft: &mut Draft<'_>, object: &BgpPeer) {
         Peers::Address { endpoint, .. } if endpoint.address.is_ipv6() => {
             complain(format!("spec.peerIP: {endpoint}: IPv6 is not supported yet: there is no session"));
         }
-        Peers::Address { reachable_by: Some(_), .. } => complain(not_supported("reachableBy")),
         Peers::LocalWorkloads(..) => {
             complain("spec.localWorkloadSelector is not supported yet: there is no session".into());
         }

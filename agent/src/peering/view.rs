@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use manx_model::{
-    Asn, BgpConfigurationSpec, BgpPeer, Complaint, InterfaceAddress, IpPool, Kind, LogSeverity, Node,
-    NodeName, PeeringNodes,
+    Asn, BgpConfigurationSpec, BgpPeer, BindMode, Complaint, InterfaceAddress, IpPool, Kind, LogSeverity,
+    Node, NodeName, PeeringNodes,
 };
 
 use super::{Facts, too_long};
@@ -92,7 +92,9 @@ impl<'a> View<'a> {
         };
         let normal = |priority: Option<u32>| priority.is_none_or(|priority| priority == NORMAL_PRIORITY);
         let logs = |severity: Option<LogSeverity>| severity.is_some_and(|it| it != LogSeverity::Info);
+        let every_address = default.bind_mode == Some(BindMode::None);
         let asked = [
+            (every_address, "bindMode: None"),
             (default.local_workload_peering_ip_v4.is_some(), "localWorkloadPeeringIPV4"),
             (default.local_workload_peering_ip_v6.is_some(), "localWorkloadPeeringIPV6"),
             (!normal(default.ipv4_normal_route_priority), "ipv4NormalRoutePriority"),

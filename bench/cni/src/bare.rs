@@ -40,6 +40,8 @@ impl Bare {
             host_device: device(pod),
             pod_device: "eth0".to_owned(),
             handle: pod.name.clone(),
+            destinations: Vec::new(),
+            queues: None,
             addresses: vec![IpAddr::V4(Ipv4Addr::from(0x0ac9_0000 + u32::from(pod.index)))],
             mtu: 1480,
             allow_ip_forwarding: false,

@@ -134,8 +134,7 @@ fn family_is(
     differences: &mut Vec<String>,
 ) -> Result<(), KernelError> {
     addresses_are(&read::addresses_of(socket, family, device)?, family, pod, differences);
-    let name = &pod.pod_device;
-    routes_are(&read::main_table(socket, family, Some(device))?, family, name, device, differences);
+    routes_are(&read::main_table(socket, family, Some(device))?, family, pod, device, differences);
     let gateway = parts::gateway(family);
     if !has_neighbour(socket, device, gateway) {
         differences.push(format!("the pod has no permanent neighbour {gateway} {}", MacAddress::HOST_END));
@@ -156,18 +155,26 @@ fn addresses_are(present: &[IpNet], family: Family, pod: &PodLink, differences: 
     }
 }
 
-fn routes_are(present: &[Route], family: Family, name: &str, device: IfIndex, differences: &mut Vec<String>) {
-    let gateway = parts::gateway(family);
-    let has = |prefix_len: u8, gateway: Option<IpAddr>, to: Option<IpAddr>| {
+fn routes_are(
+    present: &[Route],
+    family: Family,
+    pod: &PodLink,
+    device: IfIndex,
+    differences: &mut Vec<String>,
+) {
+    let (name, gateway) = (&pod.pod_device, parts::gateway(family));
+    let has = |to: IpNet, gateway: Option<IpAddr>| {
         let target = Target::Hops(vec![Hop { device, gateway, onlink: false }]);
-        let leads_to = |net: IpNet| net.prefix_len() == prefix_len && to.is_none_or(|to| net.addr() == to);
-        present.iter().any(|route| leads_to(route.key.destination) && route.target == target)
+        present.iter().any(|route| route.key.destination == to && route.target == target)
     };
-    if family == Family::V4 && !has(32, None, Some(gateway)) {
+    if family == Family::V4 && !has(gateway.into(), None) {
         differences.push(format!("the pod has no route {gateway} dev {name} scope link"));
     }
-    if !has(0, Some(gateway), None) {
-        differences.push(format!("the pod has no route default via {gateway} dev {name}"));
+    for to in parts::destinations(pod, family) {
+        if !has(to, Some(gateway)) {
+            let to = if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() };
+            differences.push(format!("the pod has no route {to} via {gateway} dev {name}"));
+        }
     }
 }
 

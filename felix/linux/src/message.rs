@@ -88,19 +88,23 @@ pub(crate) fn link_by_index(index: IfIndex) -> Request {
 
 /// Both ends of a pod's link: the host's up at once or not, the pod's straight in its namespace.
 pub(crate) fn veth(pod: &PodLink, netns: BorrowedFd<'_>, is_up: bool) -> Request {
+    let queues = |queues| [LinkAttribute::NumTxQueues(queues), LinkAttribute::NumRxQueues(queues)];
+    let queues = pod.queues.map(queues);
     let mut peer = vec![
         LinkAttribute::IfName(pod.pod_device.clone()),
         LinkAttribute::Mtu(pod.mtu),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
     ];
     peer.extend(pod.pod_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    peer.extend(queues.iter().flatten().cloned());
     let data = InfoData::Veth(InfoVeth::Peer(link(IfIndex(0), peer)));
-    let host = vec![
+    let mut host = vec![
         LinkAttribute::IfName(pod.host_device.clone()),
         LinkAttribute::Mtu(pod.mtu),
         LinkAttribute::Address(MacAddress::HOST_END.0.to_vec()),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]),
     ];
+    host.extend(queues.iter().flatten().cloned());
     Request::with(RouteNetlinkMessage::NewLink(up(link(IfIndex(0), host), is_up)), ADD)
 }
 
@@ -213,19 +217,19 @@ pub(crate) fn routes(family: Family, device: Option<IfIndex>) -> RouteNetlinkMes
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// A route inside a pod, as an administrator would add it: over the gateway to everything, or to one address on the link.
-pub(crate) fn pod_route(device: IfIndex, destination: Option<IpAddr>, gateway: Option<IpAddr>) -> Request {
+/// A route inside a pod, as an administrator would add it: over the gateway, or on the link.
+pub(crate) fn pod_route(device: IfIndex, destination: IpNet, gateway: Option<IpAddr>) -> Request {
     let mut message = RouteMessage::default();
-    let family = destination.or(gateway).map_or(Family::V4, Family::of);
+    let family = Family::of(destination.addr());
     message.header.address_family = family.inner();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.kind = RouteType::Unicast;
     message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     message.attributes.push(RouteAttribute::Oif(device.0));
-    if let Some(destination) = destination {
-        message.header.destination_prefix_length = IpNet::from(destination).prefix_len();
-        message.attributes.push(RouteAttribute::Destination(destination.into()));
+    if destination.prefix_len() > 0 {
+        message.header.destination_prefix_length = destination.prefix_len();
+        message.attributes.push(RouteAttribute::Destination(destination.network().into()));
     }
     if let Some(gateway) = gateway {
         message.attributes.push(RouteAttribute::Gateway(gateway.into()));

@@ -1,5 +1,6 @@
 //! What a pod's link consists of, named once for making it and for checking it; and what cannot be made.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -90,6 +91,22 @@ pub(crate) fn wants(pod: &PodLink, family: Family) -> bool {
 /// The pod's addresses, each a subnet of its own.
 pub(crate) fn addresses(pod: &PodLink) -> impl Iterator<Item = IpNet> {
     pod.addresses.iter().copied().map(IpNet::from)
+}
+
+/// Where the pod's routes over the gateway lead, each once.
+pub(crate) fn destinations(pod: &PodLink, family: Family) -> BTreeSet<IpNet> {
+    if pod.destinations.is_empty() {
+        return [default_of(family)].into();
+    }
+    let of_family = pod.destinations.iter().filter(|net| Family::of(net.addr()) == family);
+    of_family.map(IpNet::trunc).collect()
+}
+
+fn default_of(family: Family) -> IpNet {
+    match family {
+        Family::V4 => ipnet::Ipv4Net::default().into(),
+        Family::V6 => ipnet::Ipv6Net::default().into(),
+    }
 }
 
 /// The host's routes to the pod.

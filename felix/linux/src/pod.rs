@@ -187,8 +187,9 @@ fn set_up(socket: &mut Socket, pod: &PodLink, device: IfIndex) -> Result<MacAddr
     for family in parts::families(pod) {
         let gateway = parts::gateway(family);
         // A link-local address is on the link anyway.
-        requests.extend(gateway.is_ipv4().then(|| message::pod_route(device, Some(gateway), None)));
-        requests.push(message::pod_route(device, None, Some(gateway)));
+        requests.extend(gateway.is_ipv4().then(|| message::pod_route(device, gateway.into(), None)));
+        let destinations = parts::destinations(pod, family);
+        requests.extend(destinations.iter().map(|to| message::pod_route(device, *to, Some(gateway))));
         // Proxy ARP alone answers only where the node has a route to 169.254.1.1 over another link, a default route
         // mostly; and IPv6 need not ask either.
         requests.push(message::permanent_neighbour(device, gateway, MacAddress::HOST_END));

@@ -288,3 +288,21 @@ fn a_next_hop_that_is_no_node_is_reached_plainly() {
             .into();
     assert_eq!(target(&desired(&facts, &with_tunnel()), FAR), Some(&plain_via("172.171.5.1")));
 }
+
+#[test]
+fn a_peer_that_has_a_gateway_of_its_own_is_reached_over_it_and_so_is_what_it_announces() {
+    let mut facts = facts(IpipMode::Never);
+    facts.gateways.insert(ip("10.9.9.9"), ip("172.171.5.250"));
+    facts.remote.insert(net("10.50.0.0/16"), ip("10.9.9.9"));
+    let wanted = desired(&facts, &snapshot());
+    for prefix in ["10.9.9.9/32", "10.50.0.0/16"] {
+        assert_eq!(target(&wanted, prefix), Some(&plain_via("172.171.5.250")), "{prefix}");
+    }
+    assert_eq!(wanted.unreachable.len(), 0);
+
+    facts.gateways.insert(ip("10.9.9.9"), ip("172.171.6.250"));
+    let wanted = desired(&facts, &snapshot());
+    assert_eq!(target(&wanted, "10.9.9.9/32"), None);
+    let said = &wanted.unreachable[&ip("10.9.9.9")];
+    assert!(said.contains("reachableBy 172.171.6.250") && said.contains("not on a link"), "{said}");
+}

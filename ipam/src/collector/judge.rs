@@ -129,7 +129,7 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Empty blocks: those of gone nodes, those without an affinity, and all but one of each node's.
+    /// Empty blocks: those of gone nodes, those without an affinity, and all but one of each node's that needs any.
     fn blocks(&self, found: &mut BTreeMap<Action, bool>) {
         let mut kept: BTreeSet<(&str, Family)> = BTreeSet::new();
         let in_use = self.blocks.values().filter(|spec| !block::is_empty(spec));
@@ -153,7 +153,11 @@ impl<'a> World<'a> {
                 (false, false) if !gone => {
                     found.insert(Action::Mend { node, block, version: None }, false);
                 }
-                (true, true) if gone || !kept.insert((owner, Family::of(block))) => {
+                (true, true)
+                    if gone
+                        || self.observed.blockless.contains(&node)
+                        || !kept.insert((owner, Family::of(block))) =>
+                {
                     found.insert(Action::ReleaseBlock { node, block, sequence }, gone);
                 }
                 _ => {}

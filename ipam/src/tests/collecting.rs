@@ -175,6 +175,19 @@ fn what_crashes_left_is_removed_or_mended_after_the_grace() {
 }
 
 #[test]
+fn a_node_that_needs_no_blocks_keeps_none_that_is_empty() {
+    let pools = [pool("p", "10.0.0.0/26", 26)];
+    for (name, released) in [("n1", 0), ("blockless1", 1)] {
+        let (store, mut allocator) = (store(), Allocator::new(node(name)));
+        assign(&mut allocator, &store, &pools, &[pod(name, "a")]);
+        release(&mut allocator, &store, "net.a").unwrap();
+        assert_eq!(watch(&store, &[name], &Pods::new(), 60).len(), released, "{name}");
+        let left = block_on(store.list(Kind::IPAMBlock, &Only::All)).unwrap().len();
+        assert_eq!(left, 1 - released, "{name}");
+    }
+}
+
+#[test]
 fn nothing_is_released_that_has_changed_since_it_was_decided() {
     let (store, mut n1) = (store(), Allocator::new(node("n1")));
     let pools = [pool("p", "10.0.0.0/32", 32)];
@@ -187,6 +200,7 @@ fn nothing_is_released_that_has_changed_since_it_was_decided() {
         affinities: &[],
         handles: &[],
         nodes: &nodes,
+        blockless: &BTreeSet::new(),
         pods: &gone,
         pools: &pools,
     };

@@ -22,6 +22,7 @@ fn checked_and_fixed(store: &Store, nodes: &[&str], pods: &[(&str, &str)]) -> Ve
         affinities: &affinities,
         handles: &handles,
         nodes: &nodes,
+        blockless: &BTreeSet::new(),
         pods: &pods,
         pools: &pools,
     };

@@ -116,7 +116,6 @@ fn what_has_no_protocol_part_yet_is_named_on_its_object_where_it_matters() {
             "spec.localWorkloadSelector is not supported",
             0,
         ),
-        (peer(json!({"reachableBy": "10.0.0.254"})), "spec.reachableBy is not supported yet", 1),
         (peer(json!({"fromTheFuture": 1})), "spec.fromTheFuture is not supported yet", 1),
         (peer(json!({"maxRestartTime": "2h"})), "spec.maxRestartTime: is more than the 4095 s", 1),
     ] {
@@ -157,4 +156,14 @@ fn what_the_bgp_configuration_asks_for_in_vain_is_named() {
     world.configure("node.a", json!({"logSeverityScreen": "Debug"}));
     assert_eq!(world.at("b").complaints, []);
     assert!(world.at("a").says("BGPConfiguration node.a: spec.logSeverityScreen"));
+}
+
+#[test]
+fn a_peer_may_have_a_gateway_of_its_own_and_whoever_peers_back_needs_none() {
+    let mut world = meshless();
+    let spec = json!({"node": "a", "peerIP": "10.0.0.2", "asNumber": 64512, "reachableBy": "10.0.0.254"});
+    world.peer("p", spec);
+    let (a, b) = (world.at("a"), world.at("b"));
+    assert_eq!(a.peer("10.0.0.2").gateway, Some("10.0.0.254".parse().unwrap()));
+    assert_eq!((b.peer("10.0.0.1").gateway, a.complaints.len()), (None, 0));
 }

@@ -163,6 +163,8 @@ pub(crate) fn pod(n: u8) -> PodLink {
         host_device: format!("cali{n:011x}"),
         pod_device: "eth0".to_owned(),
         handle: format!("k8s-pod-network.container{n}"),
+        destinations: Vec::new(),
+        queues: None,
         addresses: vec![[192, 168, 236, n].into()],
         mtu: 1480,
         pod_mac: None,

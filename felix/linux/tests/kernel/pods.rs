@@ -40,6 +40,36 @@ fn a_pod_has_what_calico_gives_it() {
 }
 
 #[test]
+fn a_pod_may_have_other_routes_than_a_default_one_and_several_queues() {
+    let (node, netns) = (Node::new(), Netns::new());
+    let destinations = ["10.96.0.0/12", "172.171.5.0/24", "10.96.0.0/12", "fd00:96::/64"];
+    let destinations = destinations.map(|text| text.parse().unwrap()).into();
+    let wanted = PodLink { destinations, queues: Some(4), ..dual(3) };
+    node.attach(&netns, &wanted).unwrap();
+    let routes = netns.run("ip route");
+    assert_eq!(
+        routes.lines().map(str::trim).collect::<Vec<_>>(),
+        [
+            "10.96.0.0/12 via 169.254.1.1 dev eth0",
+            "169.254.1.1 dev eth0 scope link",
+            "172.171.5.0/24 via 169.254.1.1 dev eth0"
+        ]
+    );
+    let routes = netns.run("ip -6 route");
+    assert!(routes.contains("fd00:96::/64 via fe80::ecee:eeff:feee:eeee dev eth0"), "{routes}");
+    assert!(!routes.contains("default"), "{routes}");
+    netns.run("ping -c1 -W5 172.171.5.95");
+    let host = node.netns.run(&format!("ip -d link show {}", wanted.host_device));
+    for link in [netns.run("ip -d link show eth0"), host] {
+        assert!(link.contains("numtxqueues 4 numrxqueues 4"), "{link}");
+    }
+    assert_eq!(node.check(&netns, &wanted), Vec::<String>::new());
+    netns.run("ip route del 10.96.0.0/12");
+    let said = node.check(&netns, &wanted);
+    assert_eq!(said, ["the pod has no route 10.96.0.0/12 via 169.254.1.1 dev eth0"]);
+}
+
+#[test]
 fn a_pod_reaches_its_node_with_and_without_a_default_route() {
     let (node, netns) = (Node::new(), Netns::new());
     node.attach(&netns, &pod(3)).unwrap();

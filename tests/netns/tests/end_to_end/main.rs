@@ -4,12 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod address;
 mod churn;
 mod config;
 mod damage;
 mod forged;
 mod modes;
 mod nat;
+mod peers;
+mod pod_cidrs;
 mod pods;
 mod probes;
 mod repair;

@@ -10,6 +10,7 @@ mod bgp;
 mod calico;
 mod mixed;
 mod outage;
+mod pod_cidrs;
 mod races;
 mod rights;
 mod stored;

@@ -152,7 +152,6 @@ fn others() -> Vec<Row> {
         "default" {"natPortRange": "2:1"} => None, "spec.natPortRange";
         "default" {"externalNodesList": ["ten"]} => None, "spec.externalNodesList[0]";
         "default" {"vxlanPort": 1} => None, "vxlanPort is not supported yet";
-        "default" {"ipForwarding": "Disabled"} => None, "ipForwarding is not supported yet";
         "default" {"shade": "green"} => None, "shade";
         "another" {"ipipMTU": 1400} => None, "only those named default and node.NAME have";
     ];
