@@ -84,7 +84,7 @@ async fn moved(pod_cidrs: &mut Option<watch::Receiver<Vec<IpNet>>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The tunnel's address in the node's podCIDRs.

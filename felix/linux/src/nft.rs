@@ -7,7 +7,7 @@
 //! `linux/netfilter/nf_nat.h`.
 //!
 //! From below: [`attributes`] write and read; [`expression`] is the kernel's language; [`rule`] translates; [`message`] has
-//! the messages, [`read`] and [`write`] exchange them.
+//! the messages, [`read`] and [`mod@write`] exchange them.
 
 mod attributes;
 mod expression;

@@ -94,7 +94,7 @@ fn who_asks_for_an_address_that_his_node_holds_back_is_given_it() {
     assign(&mut n1, &store, &pools, &[request("n1", "a")]);
     keep(&mut n1, &store, &pools, DEFAULT_RESERVE);
     let fixed = AssignRequest { fixed: vec!["10.0.0.15".parse().unwrap()], ..request("n1", "b") };
-    let refused = try_assign(&mut n2, &store, &pools, &[fixed.clone()]).remove(0).unwrap_err();
+    let refused = try_assign(&mut n2, &store, &pools, std::slice::from_ref(&fixed)).remove(0).unwrap_err();
     assert!(refused.to_string().contains("held by node n1, for pods that come while"), "{refused}");
     assert_eq!(assign(&mut n1, &store, &pools, &[fixed]), ["10.0.0.15".parse::<IpAddr>().unwrap()]);
     assert_eq!(findings(&store), []);
