@@ -13,7 +13,7 @@ use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
 use manx_model::{Kind, Namespace, Object, Pod, pod_annotation, veth_name};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::Cluster;
 use crate::demand::About;
@@ -35,6 +35,8 @@ pub struct PodObjects {
     pub cluster: watch::Receiver<Arc<Cluster>>,
     /// There is a Pod object behind every pod of Kubernetes: without Kubernetes there need not be.
     pub required: bool,
+    /// Wakes [`keep_annotated`]: nothing else need change before a datastore that was away is there again.
+    pub late: Arc<Notify>,
 }
 
 /// The objects behind one request.
@@ -125,6 +127,7 @@ impl PodObjects {
             Ok(()) => Ok(()),
             Err(Error::Unavailable(reason)) => {
                 tracing::warn!(pod = key(pod), "its annotations are written later: {reason}");
+                self.attached_unsaid();
                 Ok(())
             }
             Err(error) => {
@@ -136,6 +139,11 @@ impl PodObjects {
                 ))
             }
         }
+    }
+
+    /// A pod is attached, and its Pod does not say so yet.
+    pub fn attached_unsaid(&self) {
+        self.late.notify_one();
     }
 
     /// Takes back what [`Self::attached`] said, if it is still about this container. What cannot be written is not:
@@ -229,6 +237,7 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
         before = names;
         tokio::select! {
             changed = cluster.changed(), if idle => if changed.is_err() { return },
+            () = objects.late.notified(), if idle => {}
             () = tokio::time::sleep(SETTLE), if !idle => {}
         }
     }
@@ -256,7 +265,12 @@ mod tests {
         fn new() -> Self {
             let store = Faulty::new(Memory::new(), 1, Faults::default());
             let (cluster, receiver) = watch::channel(Arc::default());
-            let objects = PodObjects { store: Arc::new(store.clone()), cluster: receiver, required: true };
+            let objects = PodObjects {
+                store: Arc::new(store.clone()),
+                cluster: receiver,
+                required: true,
+                late: Arc::default(),
+            };
             Self { store, objects, cluster }
         }
 
@@ -315,18 +329,19 @@ mod tests {
         fixture.store.create(pod()).await.unwrap();
         let seen = fixture.sees().await;
         let addresses = vec!["10.0.0.7".parse().unwrap()];
-        fixture.store.down();
-        fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
         let endpoints = Endpoints::default();
+        tokio::spawn(keep_annotated(fixture.objects.clone(), endpoints.clone(), Problems::default()));
+        tokio::time::sleep(SETTLE).await;
+        fixture.store.down();
         let endpoint = Endpoint {
             device: "cali1".into(),
-            addresses,
+            addresses: addresses.clone(),
             origin: None,
             pod: Some("default/web".into()),
             source: Source::Blocks,
         };
         endpoints.insert("net.c1".into(), endpoint);
-        tokio::spawn(keep_annotated(fixture.objects.clone(), endpoints, Problems::default()));
+        fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
         tokio::time::sleep(SETTLE * 3).await;
         fixture.store.up();
         tokio::time::sleep(SETTLE * 3).await;

@@ -119,10 +119,12 @@ impl Pods {
         let said = async {
             match &found.pod {
                 // While nobody listens it is said later, and not waited for.
-                Some(object) if !away => {
-                    self.objects.attached(object, &container.container_id, &pod.addresses).await
+                Some(_) if away => {
+                    self.objects.attached_unsaid();
+                    Ok(())
                 }
-                _ => Ok(()),
+                Some(object) => self.objects.attached(object, &container.container_id, &pod.addresses).await,
+                None => Ok(()),
             }
         };
         let (made, said) = tokio::join!(self.kernel.attach(netns, &pod), said);

@@ -20,6 +20,8 @@ impl Allocator {
     /// found by `handles`, which the caller knows of (from the kernel) with their addresses, as far as it knows these: two
     /// reads for each of which something is not found in this node's own blocks. It can be repeated at any time.
     ///
+    /// A handle that cannot be read since the datastore is away is passed over.
+    ///
     /// # Errors
     /// [`Error::Datastore`] when a read or a repair fails; the next call tries again.
     pub async fn load(
@@ -70,6 +72,9 @@ impl Allocator {
             match stored {
                 Ok(stored) => cidrs.extend(stored.iter().flat_map(|stored| handle::blocks(&stored.spec))),
                 Err(Error::Datastore(StoreError::Invalid(invalid))) => report.refused.push(invalid),
+                // An agent that starts during an outage goes by what is remembered, and a container that came during it
+                // is nowhere: the kernel's word counts until the datastore is back ([`Allocator::promise`]).
+                Err(error) if error.is_unavailable() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -257,6 +257,7 @@ impl Assembly {
             store: Arc::clone(&self.doors.store),
             cluster: self.cluster.clone(),
             required: self.config.datastore.is_kubernetes(),
+            late: Arc::default(),
         };
         let (endpoints, problems) = (self.feeds.endpoints.clone(), self.feeds.problems.clone());
         self.tasks.spawn(keep_annotated(objects.clone(), endpoints, problems));
