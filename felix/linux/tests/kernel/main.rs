@@ -2,9 +2,7 @@
 //!
 //! Tests whose names begin with `ipip_` need a kernel that has ipip, and fail on one that has not.
 
-mod bare;
 mod common;
-mod cost;
 mod events;
 mod ipv6;
 mod nftables;

@@ -33,7 +33,7 @@ netns gone          error 4     error 4     done           done        -        
 missing link        same        error 103   done           done        -           -
 other container id  new         error 3     done, no harm  done, gone  -           -
 other device        error 7     error 7     done, no harm  done        -           -
-API away            error 11    done        done           done        done        done
+API away            new         done        done           done        done        done
 dead agent          error 11    error 11    done, spooled  error 11    error 50    done
 ";
 
