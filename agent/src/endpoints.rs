@@ -222,11 +222,20 @@ pub fn adopt_pod_cidrs(
         let Some((handle, addresses)) = link.alias.as_deref().and_then(pod_cidrs::read_alias) else {
             continue;
         };
-        let is_its = |pod: &&Arc<Pod>| veth_name(prefix, &pod.namespace, &pod.name) == link.name;
-        let pod = pods.values().find(is_its).map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let pod = pod_behind(&link.name, pods, prefix);
+        let pod = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         let (device, source) = (link.name.clone(), Source::PodCidr);
         endpoints.insert(handle.to_owned(), Endpoint { device, addresses, pod, origin: None, source });
     }
+}
+
+/// The Pod of this node whose host end has this name; one that is gone cannot be found.
+pub fn pod_behind<'a>(
+    device: &str,
+    pods: &'a BTreeMap<String, Arc<Pod>>,
+    prefix: &str,
+) -> Option<&'a Arc<Pod>> {
+    pods.values().find(|pod| veth_name(prefix, &pod.namespace, &pod.name) == device)
 }
 
 enum Survival {

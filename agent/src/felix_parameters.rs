@@ -84,7 +84,7 @@ fn ipv4(network: &Network) -> Option<Ipv4Net> {
 }
 
 /// The objects that speak to this node, in the order in which they count.
-fn objects(cluster: &Cluster) -> impl Iterator<Item = (&'static str, &FelixConfigurationSpec)> {
+pub fn objects(cluster: &Cluster) -> impl Iterator<Item = (&'static str, &FelixConfigurationSpec)> {
     let of_node = cluster.felix_of_node.as_deref().map(|spec| ("of this node", spec));
     of_node.into_iter().chain([("default", &*cluster.felix)])
 }

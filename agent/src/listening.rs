@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::config::FelixEnvironment;
+use crate::felix_parameters;
 use crate::probes::{self, BgpAsked, Verdict};
 use crate::problems::Problems;
 use crate::view::View;
@@ -50,18 +51,17 @@ struct Serves {
 
 /// What the parameters ask for.
 fn wanted(environment: &FelixEnvironment, cluster: &Cluster) -> BTreeMap<Place, Serves> {
-    let specs = [cluster.felix_of_node.as_deref(), Some(&*cluster.felix)];
     let health = Asked {
-        enabled: first(environment.health_enabled, specs, |spec| spec.health_enabled),
-        host: first(environment.health_host.clone(), specs, |spec| spec.health_host.clone())
+        enabled: first(environment.health_enabled, cluster, |spec| spec.health_enabled),
+        host: first(environment.health_host.clone(), cluster, |spec| spec.health_host.clone())
             .unwrap_or_else(|| "localhost".into()),
-        port: first(environment.health_port, specs, |spec| spec.health_port).unwrap_or(HEALTH_PORT),
+        port: first(environment.health_port, cluster, |spec| spec.health_port).unwrap_or(HEALTH_PORT),
     };
     let metrics = Asked {
-        enabled: first(environment.metrics_enabled, specs, |spec| spec.prometheus_metrics_enabled),
-        host: first(environment.metrics_host.clone(), specs, |spec| spec.prometheus_metrics_host.clone())
+        enabled: first(environment.metrics_enabled, cluster, |spec| spec.prometheus_metrics_enabled),
+        host: first(environment.metrics_host.clone(), cluster, |spec| spec.prometheus_metrics_host.clone())
             .unwrap_or_default(),
-        port: first(environment.metrics_port, specs, |spec| spec.prometheus_metrics_port)
+        port: first(environment.metrics_port, cluster, |spec| spec.prometheus_metrics_port)
             .unwrap_or(METRICS_PORT),
     };
     let mut wanted: BTreeMap<Place, Serves> = BTreeMap::new();
@@ -88,10 +88,10 @@ impl Asked {
 
 fn first<T>(
     environment: Option<T>,
-    specs: [Option<&FelixConfigurationSpec>; 2],
+    cluster: &Cluster,
     read: impl Fn(&FelixConfigurationSpec) -> Option<T>,
 ) -> Option<T> {
-    environment.or_else(|| specs.into_iter().flatten().find_map(read))
+    environment.or_else(|| felix_parameters::objects(cluster).find_map(|(_, spec)| read(spec)))
 }
 
 /// Listens where the parameters say, for ever.

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use manx_felix::Snapshot;
 use manx_ipam::Allocator;
-use manx_model::veth_name;
 
 use crate::addresses::by_handle;
 use crate::cluster::Cluster;
+use crate::endpoints::pod_behind;
 
 /// Promises every pod that the kernel has what is routed to it, where IPAM does not say the same. `handles` is what links
 /// carry as alias, with the addresses that are routed to them.
@@ -36,17 +36,11 @@ pub(super) fn promise(
         tracing::info!(handle, ?addresses, "a pod of which IPAM does not know");
         let mut attributes = BTreeMap::from([("timestamp".to_owned(), manx_ipam::rfc3339(now))]);
         let link = kernel.links.values().find(|link| link.alias.as_ref() == Some(&handle));
-        if let Some((namespace, pod)) = link.and_then(|link| pod_behind(&link.name, cluster, prefix)) {
-            attributes.extend([("namespace".to_owned(), namespace), ("pod".to_owned(), pod)]);
+        // What a pod has that is gone is held by its handle alone.
+        if let Some(pod) = link.and_then(|link| pod_behind(&link.name, &cluster.pods, prefix)) {
+            let names = [("namespace", &pod.namespace), ("pod", &pod.name)];
+            attributes.extend(names.map(|(key, name)| (key.to_owned(), name.clone())));
         }
         allocator.promise(handle, attributes, addresses);
     }
-}
-
-/// The pod of this node whose host end has this name. One that is gone cannot be found: what it has is held by its handle
-/// alone.
-fn pod_behind(device: &str, cluster: &Cluster, prefix: &str) -> Option<(String, String)> {
-    let mut pods = cluster.pods.keys().filter_map(|key| key.split_once('/'));
-    pods.find(|(namespace, pod)| veth_name(prefix, namespace, pod) == device)
-        .map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()))
 }
