@@ -59,7 +59,8 @@ pub trait Datastore: Send + Sync {
 
     /// Sets (`Some`) and removes (`None`) annotations of an object that is somebody else's, and leaves all the rest of it as
     /// it is, whoever writes that at the same time. `object` says which: its uid and its `resourceVersion` are compared
-    /// where they are set, and not where they are `None`. Returns the object as it is now.
+    /// where they are set, and not where they are `None`. Returns the object as it is now; of a Pod perhaps no more than its
+    /// metadata.
     ///
     /// # Errors
     /// As for [`Self::update`].

@@ -126,7 +126,7 @@ pub(crate) fn encode(object: Object, new: bool) -> Vec<u8> {
 }
 
 /// Whether people and their tools leave objects of this kind to IPAM, which writes them all the time.
-fn is_ipams(kind: Kind) -> bool {
+pub(crate) fn is_ipams(kind: Kind) -> bool {
     matches!(kind, Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle)
 }
 
