@@ -2,12 +2,13 @@
 //!
 //! It goes in rounds. Each plans a place for every address that is still wanted, in the blocks at hand; where one has no
 //! place, another block is brought to hand first ([`crate::grow`]). Then the handles are written, all at once, and the
-//! blocks. What is stored then, not what was written, is the answer: the next round looks which handle holds what.
+//! blocks; both together where nothing but new handles and own blocks is concerned, as with nearly every pod. What is
+//! stored then, not what was written, is the answer: the next round looks which handle holds what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 
@@ -101,20 +102,105 @@ impl Allocator {
             self.reread(door.store, door.now, cidr).await?;
         }
         for request in batch.requests() {
-            if !self.held_by(batch.handle(request)).is_empty() {
-                batch.found_before(request);
+            let handle = batch.handle(request);
+            let held = self.held_by(handle);
+            if held.is_empty() {
+                continue;
+            }
+            batch.found_before(request);
+            // Whoever took the addresses may have been killed before the handle was there.
+            if !self.handles.contains_key(handle) {
+                let mut blocks: BTreeMap<String, u32> = BTreeMap::new();
+                held.iter().for_each(|held| *blocks.entry(held.block.to_string()).or_default() += 1);
+                if let Some(created) = handle::create(door.store, handle, &blocks).await? {
+                    self.handles.insert(handle.to_owned(), created);
+                }
             }
         }
         Ok(())
     }
 
     async fn carry_out(&mut self, door: Door<'_>, batch: &mut Batch<'_>, mut plan: Plan) {
+        if self.is_new(batch, &plan) {
+            return self.write_together(door, batch, plan).await;
+        }
         self.write_handles(door.store, batch, &plan).await;
         for items in plan.places.values_mut() {
             items.retain(|item| batch.sure.contains(&batch.items[*item].request));
         }
         plan.places.retain(|_, items| !items.is_empty());
-        self.write_blocks(door, batch, plan.places).await;
+        let (places, blocks) = self.change_blocks(door, batch, plan.places);
+        let written = join_all(blocks.into_iter().map(|block| bump(door.store, block))).await;
+        self.blocks_written(door, batch, places, written).await;
+    }
+
+    /// Whether nothing is known of any handle that is planned for, and all is taken from this node's own blocks.
+    fn is_new(&self, batch: &Batch<'_>, plan: &Plan) -> bool {
+        let requests: BTreeSet<usize> =
+            plan.places.values().flatten().map(|item| batch.items[*item].request).collect();
+        let is_new = |request: &usize| {
+            !batch.written.contains(request)
+                && !self.handles.contains_key(batch.handle(*request))
+                && batch.held(*request, |handle| self.held_by(handle)).is_empty()
+        };
+        requests.iter().all(is_new) && plan.places.keys().all(|cidr| self.blocks.contains_key(cidr))
+    }
+
+    /// Writes new handles and own blocks in the time of one write. Whoever is killed in between leaves an address without its
+    /// handle, or the reverse: the next start finds either. A handle that is there already gets its blocks as they were:
+    /// what it holds is looked for first.
+    async fn write_together(&mut self, door: Door<'_>, batch: &mut Batch<'_>, plan: Plan) {
+        let wanted = plan.by_request(batch);
+        batch.written.extend(wanted.keys());
+        let creations =
+            wanted.iter().map(|(request, blocks)| handle::create(door.store, batch.handle(*request), blocks));
+        let creations = join_all(creations.collect::<Vec<_>>());
+        let (places, blocks) = self.change_blocks(door, batch, plan.places);
+        let written = join_all(blocks.into_iter().map(|block| bump(door.store, block)));
+        let (created, written) = join(creations, written).await;
+        let mut met = Vec::new();
+        for (request, created) in wanted.keys().zip(created) {
+            match created {
+                Ok(Some(stored)) => {
+                    batch.sure.insert(*request);
+                    batch.seen.insert(*request);
+                    self.handles.insert(batch.handle(*request).to_owned(), stored);
+                }
+                Ok(None) => met.push(*request),
+                Err(error) => batch.refuse_request(*request, error),
+            }
+        }
+        let taken = places.iter().zip(&written).filter(|(_, written)| written.is_ok());
+        let taken: Vec<(IpNet, Vec<usize>)> = taken.map(|(place, _)| place.clone()).collect();
+        self.blocks_written(door, batch, places, written).await;
+        for (cidr, items) in taken {
+            let requests = items.iter().map(|item| batch.items[*item].request);
+            let handles: BTreeSet<&str> = requests
+                .filter(|request| met.contains(request))
+                .map(|request| batch.handle(request))
+                .collect();
+            if !handles.is_empty() {
+                self.take_back(door, batch, cidr, &handles).await;
+            }
+        }
+    }
+
+    /// Frees what these handles were given in a block in which they held nothing before.
+    async fn take_back(
+        &mut self,
+        door: Door<'_>,
+        batch: &mut Batch<'_>,
+        cidr: IpNet,
+        handles: &BTreeSet<&str>,
+    ) {
+        let cooldown = door.rules.config.ip_cooldown_seconds;
+        if let Err(error) = self.release_block(door.store, door.now, cooldown, cidr, handles).await {
+            let of_them = batch.requests().filter(|request| handles.contains(batch.handle(*request)));
+            of_them
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|request| batch.refuse_request(request, error.clone()));
+        }
     }
 
     /// Writes the handles of the planned requests, all at once. The request of one that turns out to hold something already
@@ -170,12 +256,13 @@ impl Allocator {
         blocks.into_iter().for_each(|block| self.remember(block));
     }
 
-    async fn write_blocks(
+    /// The blocks with the planned items in them, not written yet.
+    fn change_blocks(
         &mut self,
         door: Door<'_>,
-        batch: &mut Batch<'_>,
+        batch: &Batch<'_>,
         places: BTreeMap<IpNet, Vec<usize>>,
-    ) {
+    ) -> (Vec<(IpNet, Vec<usize>)>, Vec<Block>) {
         let changed = places.into_iter().filter_map(|(cidr, items)| {
             let block = self.at_hand(batch, cidr)?;
             let spec = self.allocated(door, batch, block, &items);
@@ -183,7 +270,16 @@ impl Allocator {
         });
         let (places, blocks): (Vec<_>, Vec<_>) = changed.unzip();
         self.away.written.retain(|written| places.iter().all(|(cidr, _)| cidr != written));
-        let written = join_all(blocks.into_iter().map(|block| bump(door.store, block))).await;
+        (places, blocks)
+    }
+
+    async fn blocks_written(
+        &mut self,
+        door: Door<'_>,
+        batch: &mut Batch<'_>,
+        places: Vec<(IpNet, Vec<usize>)>,
+        written: Vec<Result<Block, Error>>,
+    ) {
         for ((cidr, items), written) in places.into_iter().zip(written) {
             match written {
                 Ok(block) => {

@@ -4,7 +4,6 @@
 //! claim that is under way) is told and left alone while it is younger than the grace; so is what takes a person to
 //! decide, as an address in two blocks. Each fix is compare-and-swap on what it was decided on.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -16,7 +15,6 @@ use manx_model::{
 use crate::affinity::bump;
 use crate::block::{self, Block, mend_lists};
 use crate::collector::{Action, Observed, act, leftovers, owner_of};
-use crate::handle::{Prepared, prepare};
 use crate::time::seconds_since;
 use crate::{Error, Finding, audit};
 
@@ -40,13 +38,6 @@ pub enum Fix {
         block: IpNet,
         /// The version that was found.
         version: String,
-    },
-    /// Store the handle of addresses whose handle is not stored.
-    StoreHandle {
-        /// The handle.
-        handle: String,
-        /// How many addresses it holds of which block.
-        blocks: BTreeMap<String, u32>,
     },
 }
 
@@ -79,10 +70,6 @@ pub async fn fix(
     match fix {
         Fix::Collect(action) => act(store, now, config, action).await,
         Fix::MendBlock { block, version } => mend_block(store, *block, version).await,
-        Fix::StoreHandle { handle, blocks } => {
-            let stored = prepare(store, handle, None, blocks).await?;
-            Ok(matches!(stored, Prepared::Ready(_)))
-        }
     }
 }
 
@@ -104,33 +91,15 @@ fn structure(observed: Observed<'_>, problems: &mut Vec<Problem>) {
     let blocks: Vec<BlockSpec> = specs(observed.blocks, problems);
     let affinities: Vec<AffinitySpec> = specs(observed.affinities, problems);
     let handles: Vec<HandleSpec> = specs(observed.handles, problems);
-    let mut missing: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
     for finding in audit(&blocks, &affinities, &handles) {
         let fix = match &finding {
             Finding::AddressTwice { .. } => None,
             Finding::BrokenBlock { block, .. } | Finding::LostAddress { block, .. } => {
                 mending(observed, *block)
             }
-            Finding::HandleMissing { handle, block } => {
-                let known = handles.iter().any(|known| known.handle_id == *handle);
-                let count = |spec: &&BlockSpec| spec.cidr == *block;
-                let held =
-                    blocks.iter().find(count).map_or(0, |spec| block::addresses_of(spec, handle).count());
-                if !known {
-                    missing.entry(handle.clone()).or_default().insert(block.to_string(), held as u32);
-                    continue;
-                }
-                None
-            }
-            Finding::HandleCount { holds, .. } if *holds > 0 => None,
             _ => continue,
         };
         problems.push(Problem { what: finding.to_string(), fix });
-    }
-    for (handle, blocks) in missing {
-        let named: Vec<&str> = blocks.keys().map(String::as_str).collect();
-        let what = format!("handle {handle} holds addresses in {}, and is not stored", named.join(" and "));
-        problems.push(Problem { what, fix: Some(Fix::StoreHandle { handle, blocks }) });
     }
 }
 
@@ -176,6 +145,11 @@ fn wrong(observed: Observed<'_>, action: &Action, gone: bool) -> Option<String> 
             format!("block {block} is empty, and nobody has an affinity for it")
         }
         Action::RemoveHandle { handle, .. } => format!("handle {handle} holds nothing"),
+        Action::StoreHandle { handle, version, blocks } => {
+            let held: Vec<String> = blocks.iter().map(|(cidr, count)| format!("{count} of {cidr}")).collect();
+            let wrong = if version.is_some() { "says something else" } else { "is not stored" };
+            format!("handle {handle} holds {}, and {wrong}", held.join(" and "))
+        }
         Action::RemoveAffinity { node, block, .. } => {
             format!("node {node} has an affinity for block {block}, which is not its own")
         }
@@ -232,6 +206,9 @@ impl Ages<'_> {
     fn is_old(&self, action: &Action) -> bool {
         match action {
             Action::ReleaseHandle { handle, .. } => self.allocated_long_ago(handle),
+            // At worst somebody releases it meanwhile: then it is a handle that holds nothing.
+            Action::StoreHandle { version: None, .. } => true,
+            Action::StoreHandle { handle, .. } => self.created_long_ago(self.observed.handles, handle),
             Action::RemoveHandle { handle, .. } => self.created_long_ago(self.observed.handles, handle),
             Action::RemoveAffinity { node, block, .. } | Action::Mend { node, block, version: Some(_) } => {
                 self.created_long_ago(self.observed.affinities, &manx_model::affinity_name(node, *block))

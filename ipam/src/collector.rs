@@ -88,6 +88,15 @@ pub enum Action {
         /// The version that was found.
         version: String,
     },
+    /// Let a handle say what it holds, or store the one that addresses are held by.
+    StoreHandle {
+        /// The handle.
+        handle: String,
+        /// The version that was found; `None` where there is none.
+        version: Option<String>,
+        /// How many addresses it holds of which block.
+        blocks: BTreeMap<IpNet, u32>,
+    },
     /// Remove an affinity that has no block.
     RemoveAffinity {
         /// Whose.
@@ -172,6 +181,9 @@ impl fmt::Display for Action {
             }
             Self::DeleteBlock { block, .. } => write!(f, "delete block {block}, which is empty and nobody's"),
             Self::RemoveHandle { handle, .. } => write!(f, "remove handle {handle}, which holds nothing"),
+            Self::StoreHandle { handle, .. } => {
+                write!(f, "store handle {handle} with the blocks in which it holds addresses")
+            }
             Self::RemoveAffinity { node, block, .. } => {
                 write!(f, "remove the affinity of node {node} for block {block}, which it does not have")
             }

@@ -1,5 +1,6 @@
 //! IPAMHandles: in which blocks a handle holds addresses. Written before the blocks and corrected after them, so that an
-//! address never has a handle that nobody can find; a handle without an address is what a crash leaves behind.
+//! address never has a handle that nobody can find; a handle without an address is what a crash leaves behind. A new
+//! handle is written beside the blocks if they are its node's own: there the node finds an address without its handle.
 //!
 //! Whoever takes such a leftover away marks it, rewrites its blocks, and only then deletes it (see [`crate::Collector`]).
 //! A writer whose block was rewritten under it therefore reads its handle again before it goes on: [`prepare`] is
@@ -46,10 +47,8 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, Error> {
     for _ in 0..TRIES {
         let Some(Handle { object, spec }) = known.take() else {
-            match store.create(fresh(handle, wanted)).await {
-                Ok(object) => return Ok(Prepared::Ready(Handle { spec: object.spec()?, object })),
-                Err(StoreError::Exists { .. }) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(created) = create(store, handle, wanted).await? {
+                return Ok(Prepared::Ready(created));
             }
             let Some(found) = read(store, handle).await? else { continue };
             let blocks = holdings(store, &found.spec).await?;
@@ -70,6 +69,19 @@ pub(crate) async fn prepare(
         }
     }
     Err(Error::contention(format!("IPAMHandle {handle}")))
+}
+
+/// Stores a new handle; `None` where there is one already.
+pub(crate) async fn create(
+    store: &dyn Datastore,
+    handle: &str,
+    wanted: &BTreeMap<String, u32>,
+) -> Result<Option<Handle>, Error> {
+    match store.create(fresh(handle, wanted)).await {
+        Ok(object) => Ok(Some(Handle { spec: object.spec()?, object })),
+        Err(StoreError::Exists { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn fresh(handle: &str, blocks: &BTreeMap<String, u32>) -> Object {

@@ -1,6 +1,7 @@
 //! Giving addresses back, by handle.
 //!
 //! The block is written first, then the handle is deleted in the version that is remembered: a compare-and-swap in itself.
+//! Whoever waits for the addresses need not wait for that ([`Leftovers`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -42,6 +43,27 @@ impl Allocator {
         config: &IpamConfigSpec,
         handles: &[String],
     ) -> Vec<Result<Vec<IpAddr>, Error>> {
+        let mut leftovers = Leftovers::default();
+        let mut answers = self.release_addresses(store, now, config, handles, &mut leftovers).await;
+        for (failed, error) in leftovers.delete(store).await {
+            let of_it = handles.iter().zip(&mut answers).filter(|(handle, _)| **handle == failed);
+            of_it.for_each(|(_, answer)| *answer = Err(error.clone()));
+        }
+        answers
+    }
+
+    /// As [`Self::release`]; what is then still to be done is added to `leftovers`, for whoever has the time.
+    ///
+    /// # Errors
+    /// As for [`Self::release`].
+    pub async fn release_addresses(
+        &mut self,
+        store: &dyn Datastore,
+        now: SystemTime,
+        config: &IpamConfigSpec,
+        handles: &[String],
+        leftovers: &mut Leftovers,
+    ) -> Vec<Result<Vec<IpAddr>, Error>> {
         if let Err(error) = self.ensure_loaded(store, now).await {
             return handles.iter().map(|_| Err(error.clone())).collect();
         }
@@ -55,7 +77,7 @@ impl Allocator {
                     self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
                 releasing.settle(cidr, &handles, released);
             }
-            todo = self.forget_handles(store, &mut releasing).await;
+            todo = self.forget_handles(store, &mut releasing, leftovers).await;
             if todo.is_empty() {
                 break;
             }
@@ -102,29 +124,36 @@ impl Allocator {
         }
     }
 
-    /// Deletes the handles that hold nothing any more, all at once; returns those that turn out to name other blocks.
+    /// Deletes the handles that hold nothing any more, all at once; returns those that turn out to name other blocks. One
+    /// that names none but cleared blocks, as far as is known, is left over.
     async fn forget_handles<'h>(
         &mut self,
         store: &dyn Datastore,
         releasing: &mut Releasing<'h>,
+        leftovers: &mut Leftovers,
     ) -> BTreeSet<&'h str> {
         let clear = std::mem::take(&mut releasing.cleared).into_iter();
-        let clear: Vec<_> =
-            clear.filter(|(handle, _)| matches!(releasing.answers.get(handle), Some(Ok(_)))).collect();
-        // Whatever comes of it, what we knew is old.
-        let known: Vec<Option<Handle>> =
-            clear.iter().map(|(handle, _)| self.handles.remove(*handle)).collect();
-        let forgetting = clear
-            .iter()
-            .zip(known)
-            .map(|((handle, cleared), known)| handle::forget(store, handle, known, cleared));
+        let clear = clear.filter(|(handle, _)| matches!(releasing.answers.get(handle), Some(Ok(_))));
+        let (mut named, mut forgetting) = (Vec::new(), Vec::new());
+        for (handle, cleared) in clear {
+            // Whatever comes of it, what we knew is old.
+            match self.handles.remove(handle) {
+                Some(known) if handle::blocks(&known.spec).all(|cidr| cleared.contains(&cidr)) => {
+                    leftovers.0.push((handle.to_owned(), known, cleared));
+                }
+                known => {
+                    named.push(handle);
+                    forgetting.push(async move { handle::forget(store, handle, known, &cleared).await });
+                }
+            }
+        }
         let forgotten = join_all(forgetting).await;
         let mut left = BTreeSet::new();
-        for ((handle, _), forgotten) in clear.iter().zip(forgotten) {
+        for (handle, forgotten) in named.into_iter().zip(forgotten) {
             match forgotten {
                 Ok(true) => {}
                 Ok(false) => {
-                    left.insert(*handle);
+                    left.insert(handle);
                 }
                 Err(error) => drop(releasing.answers.insert(handle, Err(error))),
             }
@@ -133,7 +162,7 @@ impl Allocator {
     }
 
     /// Takes the addresses of `handles` back in one write of the block, whoever owns it.
-    async fn release_block<'h>(
+    pub(crate) async fn release_block<'h>(
         &mut self,
         store: &dyn Datastore,
         now: SystemTime,
@@ -186,6 +215,31 @@ impl Allocator {
             None => self.forget_block(cidr),
         }
         Ok(stored)
+    }
+}
+
+/// Handles that hold nothing any more, and are still to be deleted. One that is forgotten instead is found by the collector,
+/// and by the next start of its node's agent.
+#[derive(Debug, Default)]
+pub struct Leftovers(Vec<(String, Handle, BTreeSet<IpNet>)>);
+
+impl Leftovers {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Deletes them, all at once; those that are still there, with the reason.
+    pub async fn delete(self, store: &dyn Datastore) -> Vec<(String, Error)> {
+        let delete = |(handle, known, cleared): (String, Handle, BTreeSet<IpNet>)| async move {
+            match handle::forget(store, &handle, Some(known), &cleared).await {
+                Ok(true) => None,
+                Ok(false) => Some((Error::contention(format!("IPAMHandle {handle}")), handle)),
+                Err(error) => Some((error, handle)),
+            }
+        };
+        let left = join_all(self.0.into_iter().map(delete)).await;
+        left.into_iter().flatten().map(|(error, handle)| (handle, error)).collect()
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Absence {
     lost: bool,
     /// What went wrong when what had been given was written.
     wrong: Vec<String>,
+    /// Requests that keep what they were given although something beside it was not answered: asked again, so that it is.
+    half: BTreeMap<String, AssignRequest>,
 }
 
 impl Absence {
@@ -78,7 +80,10 @@ impl Ping {
 impl Owner {
     /// Whether something waits for the datastore.
     pub(crate) fn waits(&self) -> bool {
-        self.absence.is_suspected() || !self.owed.is_empty() || self.allocator.promised().next().is_some()
+        self.absence.is_suspected()
+            || !self.owed.is_empty()
+            || !self.absence.half.is_empty()
+            || self.allocator.promised().next().is_some()
     }
 
     /// A watch that is cut off is the first sign.
@@ -90,6 +95,7 @@ impl Owner {
 
     /// Remembers to give back what `handle` holds.
     pub(super) fn owe(&mut self, handle: &str) -> Release {
+        self.absence.half.remove(handle);
         self.allocator.leave((self.wall_clock)(), handle);
         self.owed.insert(handle.to_owned());
         Release::Owed
@@ -108,6 +114,7 @@ impl Owner {
             return false;
         }
         self.redeem(&cluster).await;
+        self.make_whole(&cluster).await;
         self.tell_owed();
         !self.absence.away && self.pay().await && self.absence.wrong.is_empty()
     }
@@ -118,6 +125,21 @@ impl Owner {
             self.allocator.promised().flat_map(|(_, addresses)| addresses).copied().collect();
         let held = self.allocator.allocations().filter(|(address, _, _)| promised.contains(address));
         held.map(|(_, handle, _)| handle.to_owned()).filter(|handle| self.owed.contains(handle)).collect()
+    }
+
+    /// Asks again for what is given already: of that, nothing but what is missing is written.
+    async fn make_whole(&mut self, cluster: &Cluster) {
+        if self.absence.away || self.absence.half.is_empty() {
+            return;
+        }
+        let half: Vec<AssignRequest> = std::mem::take(&mut self.absence.half).into_values().collect();
+        let answers = self.ask(cluster, &half).await;
+        for (request, answer) in half.into_iter().zip(answers) {
+            if answer.is_err() {
+                self.absence.away |= answer.is_err_and(|error| is_unavailable(&error));
+                self.absence.half.insert(request.handle.clone(), request);
+            }
+        }
     }
 
     async fn redeem(&mut self, cluster: &Cluster) {
@@ -182,10 +204,16 @@ impl Owner {
             }
             answers.extend(alone.into_iter().zip(given));
         }
-        for handle in unanswered.iter().map(|index| &requests[*index].handle) {
-            // It may hold something all the same.
-            if !self.is_promised(handle) && self.absence.away {
-                self.owe(handle);
+        for index in unanswered {
+            let request = &requests[index];
+            match answers.get(&index) {
+                Some(Ok(_)) if !self.is_promised(&request.handle) => {
+                    self.absence.half.insert(request.handle.clone(), request.clone());
+                }
+                Some(Ok(_)) => {}
+                // It may hold something all the same.
+                _ if self.absence.away => drop(self.owe(&request.handle)),
+                _ => {}
             }
         }
         let granted = |(index, answer): (usize, Result<_, manx_ipam::Error>)| {

@@ -9,7 +9,10 @@ fn owner() -> (Addresses, Faulty<Memory>) {
 }
 
 fn owner_with(reserve: usize) -> (Addresses, Faulty<Memory>) {
-    let store = Faulty::new(Memory::new(), 1, Faults::default());
+    owner_on(Faulty::new(Memory::new(), 1, Faults::default()), reserve)
+}
+
+fn owner_on(store: Faulty<Memory>, reserve: usize) -> (Addresses, Faulty<Memory>) {
     let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
     let pools = vec![IpPool::from_object(&pool).unwrap()];
     let (_, cluster) =
@@ -76,4 +79,21 @@ async fn a_request_that_is_not_answered_is_served_from_the_reserve_and_written_w
     assert_eq!(handles(&store).await, 3);
     let written = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
     assert_eq!(written, Granted { away: false, ..granted });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_although_a_write_beside_it_was_not_answered_is_kept() {
+    for seed in 0..40 {
+        let (addresses, store) = owner_on(Faulty::new(Memory::new(), seed, Faults::default()), 8);
+        assign(&addresses, "net.a").await;
+        tokio::time::sleep(RETRY_FIRST).await;
+        store.set_faults(Faults { before: 30, after: 20, ..Faults::default() });
+        let granted = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await;
+        store.set_faults(Faults::default());
+        tokio::time::sleep(RETRY_MOST * 2).await;
+        let Ok(granted) = granted else { continue };
+        let again = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
+        assert_eq!(granted.assigned, again.assigned, "seed {seed}");
+        assert_eq!(handles(&store).await, 3, "seed {seed}: net.a, net.b and the reserve");
+    }
 }

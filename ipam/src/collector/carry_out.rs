@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
-use manx_model::{IpamConfigSpec, Kind, NodeName, affinity_name};
+use manx_model::{HandleSpec, IpamConfigSpec, Kind, NodeName, affinity_name};
 
 use super::{Action, Collector, Leaked};
 use crate::affinity::{Claimant, bump, delete, read_block};
@@ -51,6 +51,9 @@ pub(crate) async fn carry_out(
         }
         Action::DeleteBlock { block, sequence } => delete_block(store, *block, *sequence).await,
         Action::RemoveHandle { handle, version } => remove_handle(store, handle, version).await,
+        Action::StoreHandle { handle, version, blocks } => {
+            store_handle(store, handle, version.as_deref(), blocks).await
+        }
         Action::RemoveAffinity { node, block, version } => {
             remove_affinity(store, node, *block, version).await
         }
@@ -146,6 +149,36 @@ async fn remove_affinity(
         }
         _ => Ok(false),
     }
+}
+
+async fn store_handle(
+    store: &dyn Datastore,
+    name: &str,
+    version: Option<&str>,
+    blocks: &BTreeMap<IpNet, u32>,
+) -> Result<bool, Error> {
+    let stored = store.get(Kind::IPAMHandle, name).await?;
+    if stored.as_ref().and_then(|object| object.metadata.resource_version.as_deref()) != version {
+        return Ok(false);
+    }
+    let known = match stored {
+        Some(object) => Some(Handle { spec: object.spec()?, object }),
+        None => None,
+    };
+    let handle = known.as_ref().map_or(name, |known| &known.spec.handle_id);
+    for (cidr, count) in blocks {
+        let block = read_block(store, *cidr).await?;
+        let held = block.map_or(0, |block| addresses_of(&block.spec, handle).count());
+        if held != *count as usize {
+            return Ok(false);
+        }
+    }
+    let block = blocks.iter().map(|(cidr, count)| (cidr.to_string(), *count)).collect();
+    let Some(Handle { object, spec }) = known else {
+        return Ok(handle::create(store, name, &block).await?.is_some());
+    };
+    store.update(object.with_spec(&HandleSpec { block, ..spec })).await?;
+    Ok(true)
 }
 
 /// A writer may stand between this handle and its block. So the handle is marked as deleted, then its blocks are

@@ -184,18 +184,54 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Handles that hold nothing in any block that they name.
+    /// Handles that hold nothing in any block that they name, those that say something else than the blocks, and those
+    /// that are missing.
     fn handles(&self, found: &mut BTreeMap<Action, bool>) {
-        let holders = self.by_handle();
+        let released = |action: &Action| match action {
+            Action::ReleaseHandle { handle, .. } => Some(handle.clone()),
+            _ => None,
+        };
+        let released: BTreeSet<String> = found.keys().filter_map(released).collect();
+        let mut holders = self.by_handle();
         for object in self.observed.handles {
+            let by_name = holders.remove(object.name());
             let Ok(spec) = object.spec::<HandleSpec>() else { continue };
+            let held = holders.remove(spec.handle_id.as_str()).or(by_name);
             let Some(version) = object.metadata.resource_version.clone() else { continue };
             let unknown = |cidr: IpNet| self.unreadable.contains(manx_model::cidr_name(cidr).as_str());
-            if !holders.contains_key(spec.handle_id.as_str()) && !handle::blocks(&spec).any(unknown) {
-                found.insert(Action::RemoveHandle { handle: object.name().to_owned(), version }, false);
+            if handle::blocks(&spec).any(unknown) {
+                continue;
+            }
+            let handle = object.name().to_owned();
+            match held.map(|held| counts(&held)) {
+                None => drop(found.insert(Action::RemoveHandle { handle, version }, false)),
+                Some(blocks)
+                    if !spec.deleted && !says(&spec, &blocks) && !released.contains(&spec.handle_id) =>
+                {
+                    found.insert(Action::StoreHandle { handle, version: Some(version), blocks }, false);
+                }
+                Some(_) => {}
             }
         }
+        for (handle, held) in holders.into_iter().filter(|(handle, _)| !released.contains(*handle)) {
+            let (handle, blocks) = (handle.to_owned(), counts(&held));
+            found.insert(Action::StoreHandle { handle, version: None, blocks }, false);
+        }
     }
+}
+
+/// How many addresses a handle holds of which block.
+fn counts(held: &[Held<'_>]) -> BTreeMap<IpNet, u32> {
+    let mut blocks = BTreeMap::new();
+    held.iter().for_each(|held| *blocks.entry(held.leaked.block).or_default() += 1);
+    blocks
+}
+
+/// Whether a handle says this, and nothing else.
+fn says(spec: &HandleSpec, blocks: &BTreeMap<IpNet, u32>) -> bool {
+    let said: Option<BTreeMap<IpNet, u32>> =
+        spec.block.iter().map(|(cidr, count)| Some((cidr.parse().ok()?, *count))).collect();
+    said.as_ref() == Some(blocks)
 }
 
 fn node_of(attribute: &AllocationAttribute) -> Option<&str> {

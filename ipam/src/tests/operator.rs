@@ -118,8 +118,8 @@ fn what_is_certainly_wrong_is_mended_and_the_rest_is_told() {
             told("block 10.0.0.0/26: address 10.0.0.7 is neither held nor free", true),
             told("block 10.9.0.0/26 is in no IPPool", false),
             told("handle left holds nothing", true),
-            told("handle n1.1 holds addresses in 10.0.0.0/26, and is not stored", true),
-            told("handle n1.2 says 2 addresses in block 10.0.0.0/26, and holds 1", false),
+            told("handle n1.1 holds 1 of 10.0.0.0/26, and is not stored", true),
+            told("handle n1.2 holds 1 of 10.0.0.0/26, and says something else", true),
             told("handle young holds nothing", false),
             told(
                 "the affinity of node n1 for block 10.0.0.0/26 lacks the labels by which Calico finds it",
