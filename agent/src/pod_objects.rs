@@ -1,7 +1,8 @@
 //! The Pod objects of Kubernetes: what they ask for, and the annotations that tell the rest of the cluster what they got.
 //!
-//! ADD writes Calico's annotations before it answers, DEL empties them. While the datastore is away a pod is attached
-//! without them; [`keep_annotated`] writes what is missing when it is back, and after a restart.
+//! ADD writes Calico's annotations, DEL empties them; neither waits for that, since it takes longer than all the rest.
+//! While the datastore is away a pod is attached without them; [`keep_annotated`] writes what is missing when it is back,
+//! and after a restart.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -112,32 +113,16 @@ impl PodObjects {
         }
     }
 
-    /// Says on the Pod which addresses it has.
-    ///
-    /// # Errors
-    /// The Pod is gone or was replaced. An unavailable datastore is none: it is written later.
-    pub async fn attached(
-        &self,
-        pod: &Pod,
-        container_id: &str,
-        addresses: &[IpAddr],
-    ) -> Result<(), CniError> {
-        let annotations = annotations(container_id, addresses);
-        match self.annotate(pod, annotations).await {
-            Ok(()) => Ok(()),
+    /// Says on the Pod which addresses it has. What cannot be written now is written later; a Pod that is gone or was
+    /// replaced is not there to say it, and its container's DEL is on its way.
+    pub async fn attached(&self, pod: &Pod, container_id: &str, addresses: &[IpAddr]) {
+        match self.annotate(pod, annotations(container_id, addresses)).await {
+            Ok(()) => {}
             Err(Error::Unavailable(reason)) => {
                 tracing::warn!(pod = key(pod), "its annotations are written later: {reason}");
                 self.attached_unsaid();
-                Ok(())
             }
-            Err(error) => {
-                let details = format!("Pod {}: {error}", key(pod));
-                Err(CniError::new(
-                    Code::TRY_AGAIN_LATER,
-                    "the pod was deleted while it was attached",
-                    details,
-                ))
-            }
+            Err(error) => tracing::warn!(pod = key(pod), "was deleted while it was attached: {error}"),
         }
     }
 
@@ -315,7 +300,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.store.create(pod()).await.unwrap();
         let addresses = ["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
-        fixture.objects.attached(&Pod::from_object(&fixture.sees().await), "c1", &addresses).await.unwrap();
+        fixture.objects.attached(&Pod::from_object(&fixture.sees().await), "c1", &addresses).await;
         assert_eq!(says(&fixture.sees().await), ["10.0.0.7/32", "10.0.0.7/32,fd00::7/128", "c1"]);
         fixture.objects.detached("default/web", "c0").await;
         assert_eq!(says(&fixture.sees().await)[2], "c1");
@@ -341,7 +326,7 @@ mod tests {
             source: Source::Blocks,
         };
         endpoints.insert("net.c1".into(), endpoint);
-        fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await.unwrap();
+        fixture.objects.attached(&Pod::from_object(&seen), "c1", &addresses).await;
         tokio::time::sleep(SETTLE * 3).await;
         fixture.store.up();
         tokio::time::sleep(SETTLE * 3).await;

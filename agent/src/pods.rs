@@ -8,6 +8,7 @@
 mod entering;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,7 +20,7 @@ use manx_cni::settings::{Source, Wishes};
 use manx_cni::{Attached, CniError, Code, Container, Mac, Reply, Request, Settings};
 use manx_felix::{Kernel, MacAddress, PodLink};
 use manx_model::{NodeName, veth_name};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::addresses::{Addresses, Refused, Release};
 use crate::demand::{About, demand};
@@ -90,7 +91,7 @@ impl Pods {
         network::refuse(&demand)?;
         let handle = handle_id(&request.network, &container.container_id);
         let host_device = self.host_device(container);
-        let _alone = self.endpoints.lock(&host_device).await;
+        let alone = self.endpoints.lock(&host_device).await;
         let known = self.endpoints.get(&handle);
         if let Some(has) = known.as_ref().and_then(|known| known.other_device(&container.pod_device)) {
             return Err(second_device(has, &container.pod_device));
@@ -116,31 +117,43 @@ impl Pods {
             queues: settings.queues,
             allow_ip_forwarding: settings.allow_ip_forwarding,
         };
-        let said = async {
-            match &found.pod {
-                // While nobody listens it is said later, and not waited for.
-                Some(_) if away => {
-                    self.objects.attached_unsaid();
-                    Ok(())
-                }
-                Some(object) => self.objects.attached(object, &container.container_id, &pod.addresses).await,
-                None => Ok(()),
+        match self.kernel.attach(netns, &pod).await {
+            Ok(macs) => {
+                self.say_attached(found.pod, container, &pod.addresses, away, alone);
+                Ok(attached(pod, &macs))
             }
-        };
-        let (made, said) = tokio::join!(self.kernel.attach(netns, &pod), said);
-        let made = made.map_err(|error| {
-            CniError::new(Code::DATAPLANE, "the kernel refused the pod's link", error.to_string())
-        });
-        match said.and(made) {
-            Ok(macs) => Ok(attached(pod, &macs)),
             Err(error) => {
                 // A repeated ADD that fails must not take the address from under the pod of the first.
                 if known.is_none() {
                     self.undo(&pod.host_device, &handle).await;
                 }
-                Err(error)
+                let reason = error.to_string();
+                Err(CniError::new(Code::DATAPLANE, "the kernel refused the pod's link", reason))
             }
         }
+    }
+
+    /// Says on the Pod what it has. The pod need not wait for that, but whoever works on it next does: `alone` keeps them
+    /// out meanwhile.
+    fn say_attached(
+        &self,
+        pod: Option<Arc<manx_model::Pod>>,
+        container: &Container,
+        addresses: &[IpAddr],
+        away: bool,
+        alone: OwnedMutexGuard<()>,
+    ) {
+        let Some(pod) = pod else { return };
+        let objects = self.objects.clone();
+        if away {
+            // While nobody listens it is said later.
+            return objects.attached_unsaid();
+        }
+        let (container_id, addresses) = (container.container_id.clone(), addresses.to_vec());
+        tokio::spawn(async move {
+            objects.attached(&pod, &container_id, &addresses).await;
+            drop(alone);
+        });
     }
 
     /// What cannot be undone is swept later; the error that led here is the one to report.
@@ -221,7 +234,7 @@ impl Pods {
     async fn del(&self, network: &str, container: &Container) -> Result<(), CniError> {
         let handle = handle_id(network, &container.container_id);
         let host_device = self.host_device(container);
-        let _alone = self.endpoints.lock(&host_device).await;
+        let alone = self.endpoints.lock(&host_device).await;
         if self
             .endpoints
             .get(&handle)
@@ -234,8 +247,13 @@ impl Pods {
         // What is still held in IPAM the Pod still has: the collector must not take it for released, since the pod's next
         // container may be given it before the datastore is back.
         if let (Some(pod), Release::Done(_)) = (&container.pod, released) {
+            let (objects, container_id) = (self.objects.clone(), container.container_id.clone());
             let key = format!("{}/{}", pod.namespace, pod.name);
-            self.objects.detached(&key, &container.container_id).await;
+            // As after an ADD: nobody waits for it but who works on the pod next.
+            tokio::spawn(async move {
+                objects.detached(&key, &container_id).await;
+                drop(alone);
+            });
         }
         Ok(())
     }
