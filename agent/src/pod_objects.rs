@@ -27,6 +27,9 @@ type Annotations = BTreeMap<String, Option<String>>;
 /// An ADD writes its own annotations: a missing one that is younger than this is on its way.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// A look at all pods takes longer than an event of one: what changes within this time is looked at together.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Looks for Pod objects, and annotates them. Cheap to clone.
 #[derive(Clone)]
 pub struct PodObjects {
@@ -221,7 +224,10 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
         let idle = names.is_empty();
         before = names;
         tokio::select! {
-            changed = cluster.changed(), if idle => if changed.is_err() { return },
+            changed = cluster.changed(), if idle => match changed {
+                Ok(()) => tokio::time::sleep(LOOK).await,
+                Err(_) => return,
+            },
             () = objects.late.notified(), if idle => {}
             () = tokio::time::sleep(SETTLE), if !idle => {}
         }

@@ -2,8 +2,8 @@
 //!
 //! It goes in rounds. Each plans a place for every address that is still wanted, in the blocks at hand; where one has no
 //! place, another block is brought to hand first ([`crate::grow`]). Then the handles are written, all at once, and the
-//! blocks; both together where nothing but new handles and own blocks is concerned, as with nearly every pod. What is
-//! stored then, not what was written, is the answer: the next round looks which handle holds what.
+//! blocks; both together for a request that comes alone, if its handle is new and the blocks are our own, as with nearly
+//! every pod. What is stored then, not what was written, is the answer: the next round looks which handle holds what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -134,7 +134,8 @@ impl Allocator {
         self.blocks_written(door, batch, places, written).await;
     }
 
-    /// Whether nothing is known of any handle that is planned for, and all is taken from this node's own blocks.
+    /// Whether it is for a single request, nothing is known of its handle, and all is taken from this node's own blocks. Where
+    /// many come at once, those that come while the handles are written share the next write of the block.
     fn is_new(&self, batch: &Batch<'_>, plan: &Plan) -> bool {
         let requests: BTreeSet<usize> =
             plan.places.values().flatten().map(|item| batch.items[*item].request).collect();
@@ -143,7 +144,9 @@ impl Allocator {
                 && !self.handles.contains_key(batch.handle(*request))
                 && batch.held(*request, |handle| self.held_by(handle)).is_empty()
         };
-        requests.iter().all(is_new) && plan.places.keys().all(|cidr| self.blocks.contains_key(cidr))
+        requests.len() == 1
+            && requests.iter().all(is_new)
+            && plan.places.keys().all(|cidr| self.blocks.contains_key(cidr))
     }
 
     /// Writes new handles and own blocks in the time of one write. Whoever is killed in between leaves an address without its

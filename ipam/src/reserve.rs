@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_model::{AllocationAttribute, AllowedUse, IpPool, RESERVE, reserve_handle};
+use manx_model::{AllocationAttribute, AllowedUse, IpPool, RESERVE, is_reserve_handle, reserve_handle};
 
 use crate::affinity::delete;
 use crate::assign::Door;
@@ -89,7 +89,7 @@ impl Allocator {
 
     /// Whether it is this node's reserve by which an address is held.
     pub(crate) fn is_reserve(&self, attribute: &AllocationAttribute) -> bool {
-        block::handle_of(attribute) == Some(reserve_handle(&self.node).as_str())
+        block::handle_of(attribute).is_some_and(|handle| is_reserve_handle(handle, &self.node))
     }
 
     /// Whether this address is held back.

@@ -57,7 +57,7 @@ pub use ipam_config::IpamConfigSpec;
 pub use kind::Kind;
 pub use names::{
     HOSTNAME_HASH, affinity_labels, affinity_name, check_key, check_name, cidr_name, hostname_hash,
-    reserve_handle, router_id_of, tunnel_handle, veth_name,
+    is_reserve_handle, reserve_handle, router_id_of, tunnel_handle, veth_name,
 };
 pub use namespace::Namespace;
 pub use node::{EXCLUDE_FROM_LOAD_BALANCERS, InterfaceAddress, Node, NodeName, annotation};

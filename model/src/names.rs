@@ -105,8 +105,15 @@ pub fn tunnel_handle(node: &NodeName) -> String {
 
 /// The IPAM handle under which `node` holds back addresses for pods that come while the datastore is away.
 pub fn reserve_handle(node: &NodeName) -> String {
-    format!("manx-reserve-{node}")
+    format!("{RESERVE_PREFIX}{node}")
 }
+
+/// Whether this is [`reserve_handle`] of the node.
+pub fn is_reserve_handle(handle: &str, node: &NodeName) -> bool {
+    handle.strip_prefix(RESERVE_PREFIX) == Some(node.as_str())
+}
+
+const RESERVE_PREFIX: &str = "manx-reserve-";
 
 fn hex(bytes: &[u8], digits: usize) -> String {
     let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
