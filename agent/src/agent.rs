@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::node_loop::{Beat, NodeReport};
 use crate::node_status::Answerer;
 use crate::pods::Pods;
+use crate::policies::Unenforced;
 use crate::problems::Problems;
 use crate::route_loop::{Question, Stop};
 use crate::view::View;
@@ -134,6 +135,8 @@ pub struct Feeds {
     pub beats: watch::Sender<Option<mpsc::Sender<Beat>>>,
     /// What the collector counted last, on the node that leads.
     pub ipam: watch::Sender<Option<Arc<manx_ipam::Metrics>>>,
+    /// The policies that are not enforced, once somebody has counted them.
+    pub policies: watch::Sender<Option<Unenforced>>,
     /// What is counted as it happens.
     pub metrics: Metrics,
     /// Our pods.

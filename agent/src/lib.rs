@@ -31,6 +31,7 @@ pub mod peering;
 pub mod pod_cidrs;
 pub mod pod_objects;
 pub mod pods;
+pub mod policies;
 pub mod probes;
 pub mod problems;
 pub mod publish;

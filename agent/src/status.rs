@@ -42,6 +42,9 @@ pub struct Status {
     pub bgp: Option<Bgp>,
     /// How the blocks of other nodes, and what routers announced, are reached.
     pub paths: Vec<RemotePath>,
+    /// How many policies forbid something in vain, as the node that leads has counted; `None` before it has.
+    #[serde(default)]
+    pub policies_not_enforced: Option<usize>,
     /// What is wrong now.
     pub problems: Vec<String>,
     /// Variables and fields of objects without effect.

@@ -176,7 +176,13 @@ impl Fold {
                 let refused = demand::refused(&object, &namespace.annotations);
                 (Some(namespace), refused)
             }),
-            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => {}
+            Kind::IPAMBlock
+            | Kind::IPAMHandle
+            | Kind::Secret
+            | Kind::Lease
+            | Kind::NetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::GlobalNetworkPolicy => {}
         }
     }
 
@@ -297,7 +303,13 @@ impl Fold {
             Kind::BlockAffinity => State::of(&self.affinities),
             Kind::Pod => State::of(&self.pods),
             Kind::Namespace => State::of(&self.namespaces),
-            Kind::IPAMBlock | Kind::IPAMHandle | Kind::Secret | Kind::Lease => State::not_watched(),
+            Kind::IPAMBlock
+            | Kind::IPAMHandle
+            | Kind::Secret
+            | Kind::Lease
+            | Kind::NetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::GlobalNetworkPolicy => State::not_watched(),
         }
     }
 }
