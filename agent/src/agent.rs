@@ -37,6 +37,8 @@ use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
+use crate::network_condition;
+use crate::no_ipip;
 use crate::node_loop::{Beat, NodeReport};
 use crate::node_status::Answerer;
 use crate::pods::Pods;
@@ -90,6 +92,20 @@ impl Agent {
             wall_clock: doors.wall_clock,
         };
         tasks.spawn(answerer.run());
+        if config.datastore.is_kubernetes() {
+            tasks.spawn(network_condition::keep(
+                Arc::clone(&doors.store),
+                config.node.clone(),
+                not_ready_receiver.clone(),
+                feeds.cluster.subscribe(),
+                feeds.problems.clone(),
+            ));
+            tasks.spawn(no_ipip::tell(
+                Arc::clone(&doors.store),
+                config.node.clone(),
+                feeds.report.subscribe(),
+            ));
+        }
         tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }

@@ -24,6 +24,8 @@ pub mod leader;
 pub mod listening;
 pub mod metrics;
 pub mod network;
+pub mod network_condition;
+pub mod no_ipip;
 pub mod node_loop;
 pub mod node_status;
 pub mod passwords;

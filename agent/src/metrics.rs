@@ -142,7 +142,7 @@ fn of_agent(page: &Page, Moment { status, answers, routes, nodes, .. }: Moment<'
     page.one("manx_ready", "1 while pods are served.", f64::from(u8::from(status.ready)));
     page.one(
         "manx_kernel_in_desired_state",
-        "1 while the kernel has every route of ours as it should be.",
+        "1 while the kernel has our routes and our table of nftables as they should be.",
         f64::from(u8::from(status.in_desired_state)),
     );
     page.one("manx_routes", "Routes of ours in the kernel.", routes as f64);

@@ -26,8 +26,14 @@ pub struct Status {
     pub datastore: String,
     /// Every kind has been read whole, and the datastore answers.
     pub in_sync: bool,
-    /// The kernel has every route of ours as it should be.
+    /// The kernel has every route of ours, and our table of nftables, as they should be.
     pub in_desired_state: bool,
+    /// The CNI configuration that the agent is to install is not there.
+    #[serde(default)]
+    pub no_conflist: bool,
+    /// A pool asks for the tunnel, and this kernel has none to give.
+    #[serde(default)]
+    pub no_ipip: bool,
     /// Routes written so far.
     pub routes_written: u64,
     /// The pools that are in use.

@@ -96,6 +96,8 @@ impl View {
             datastore: self.config.datastore.to_string(),
             in_sync: cluster.in_sync && cluster.lost.is_none(),
             in_desired_state: report.in_desired_state,
+            no_conflist: self.config.cni.as_ref().is_some_and(|files| !files.conflist().exists()),
+            no_ipip: report.no_ipip,
             routes_written: report.written,
             pools: cluster.pools.iter().map(pool).collect(),
             blocks: self.blocks.borrow().iter().map(ToString::to_string).collect(),

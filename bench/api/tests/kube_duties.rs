@@ -1,11 +1,11 @@
-//! What agents tell a real API server beside their work: of policies that nobody enforces.
+//! What agents tell a real API server beside their work: of policies that nobody enforces, and of their nodes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use anyhow::{Context as _, Result, ensure};
 use manx_bench_api::{Bgp, Fleet, Place, SOON};
 use manx_ground::eventually;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Policies of all three kinds, of which a cluster without Calico has no definitions.
 const DEFINITIONS: &str = "
@@ -137,4 +137,25 @@ fn where_somebody_has_defined_calicos_policies_they_are_told_of_too() {
     let calico = ["crd.projectcalico.org/v1 GlobalNetworkPolicy", "crd.projectcalico.org/v1 NetworkPolicy"];
     assert_eq!(about, [&calico[..], &["networking.k8s.io/v1 NetworkPolicy"]].concat());
     assert_eq!(fleet.node(1).unwrap().policies_not_enforced(), Some(3));
+}
+
+#[test]
+fn a_node_whose_network_somebody_called_unavailable_is_taken_back_once_its_pods_are_served() {
+    let mut fleet = Fleet::start(1, Bgp::None).unwrap();
+    let condition = |kind: &str, reason: &str| json!({"type": kind, "status": "True", "reason": reason});
+    let before = [condition("Ready", "KubeletReady"), condition("NetworkUnavailable", "CalicoIsDown")];
+    let patch = json!({"status": {"conditions": before}}).to_string();
+    let path = "/api/v1/nodes/n1/status";
+    let answer = fleet.control_plane().client().ask("PATCH", path, &patch).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+
+    fleet.run([1], Place::Near).unwrap();
+    let node = fleet.control_plane().kubectl(&["get", "node", "n1", "-o", "json"]).unwrap();
+    let node: Value = serde_json::from_str(&node).unwrap();
+    let conditions = node["status"]["conditions"].as_array().unwrap();
+    let said = |kind: &str| conditions.iter().find(|condition| condition["type"] == kind).unwrap();
+    assert_eq!(said("Ready")["status"], "True", "it is kubelet's");
+    let ours = said("NetworkUnavailable");
+    assert_eq!((&ours["status"], &ours["reason"]), (&"False".into(), &"ManxIsUp".into()), "{ours}");
+    assert!(ours["lastTransitionTime"].is_string(), "{ours}");
 }

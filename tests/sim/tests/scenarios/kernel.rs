@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use manx::probes::{BgpAsked, ready};
 use manx_felix::{Operation, Protocol, Route, RouteClass, Target};
 use manx_model::{DEFAULT_IPV4_POOL, Kind};
 use manx_sim::cluster::Cluster;
+use manx_sim::machine::Ipip;
 use serde_json::json;
 
 use crate::{assert_well, cluster, now, written};
@@ -81,11 +83,33 @@ async fn a_node_without_nftables_says_so_and_routes_as_the_others() {
     let named = cluster.problems("n1").await;
     assert!(named.iter().any(|problem| problem.contains("nftables")), "{named:?}");
     cluster.quiet().await;
+    assert!(!cluster.status("n1").await.in_desired_state && cluster.status("n2").await.in_desired_state);
     let begin = now(&cluster);
     cluster.net.foreign("n1", "nftables is loaded", |machine| machine.nftables = true);
     assert_well(&cluster, "once it is there").await;
     assert_eq!(written(&cluster, begin), ["n1: WroteRuleset"]);
     assert!(!cluster.problems("n1").await.iter().any(|problem| problem.contains("nftables")));
+    assert!(cluster.status("n1").await.in_desired_state);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_ipip_says_so_while_a_pool_asks_for_it_and_is_ready_without() {
+    let mut cluster = Cluster::with_nodes(9, "Never", 3).await;
+    cluster.kill("n1").await;
+    cluster.net.foreign("n1", "no ipip", |machine| machine.ipip = Ipip::Unsupported);
+    cluster.start("n1");
+    cluster.run_pods(1).await;
+    assert_well(&cluster, "nobody asks for it").await;
+    assert!(!cluster.status("n1").await.no_ipip);
+    cluster.set_mode("Always").await;
+    assert_well(&cluster, "n1 goes without").await;
+    let (n1, n2) = (cluster.status("n1").await, cluster.status("n2").await);
+    assert!(n1.no_ipip && !n2.no_ipip && n2.tunnel.is_some());
+    assert!(ready(&n1, BgpAsked::Nothing).is_good(), "{}", ready(&n1, BgpAsked::Nothing));
+    cluster.net.foreign("n1", "ipip is loaded", |machine| machine.ipip = Ipip::Loadable);
+    assert_well(&cluster, "once it is there").await;
+    let n1 = cluster.status("n1").await;
+    assert!(!n1.no_ipip && n1.tunnel.is_some());
 }
 
 #[tokio::test(start_paused = true)]
