@@ -278,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_of_the_chart_looks_at_what_is_told() {
+        let alerts = include_str!("../../charts/manx/files/alerts.yaml");
+        let words = alerts.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let ours = |word: &&str| ["manx_", "felix_", "ipam_"].iter().any(|prefix| word.starts_with(prefix));
+        let (names, page): (Vec<&str>, String) = (words.filter(ours).collect(), page());
+        assert!(names.len() > 8, "{names:?}");
+        for name in names {
+            assert!(page.contains(&format!("# TYPE {name} ")), "there is no metric {name}");
+        }
+    }
+
+    #[test]
     fn a_scrape_tells_the_moment_and_what_was_counted_and_sums_up_the_mesh() {
         let text = page();
         for line in [
