@@ -7,12 +7,13 @@
 //! without Manx attaches no pods kubelet says by itself.
 //!
 //! One read at each start, and a write only where the Node says something else: every write of a Node is told to all nodes.
+//! A Node that had no address of this network when it was first seen has never said it, and is written unread.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use manx_datastore::{Condition, Datastore, Error};
-use manx_model::{Kind, NodeName};
+use manx_model::{Kind, NodeName, Object, annotation};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -46,15 +47,17 @@ pub async fn keep(
             let uid = cluster.own_node.as_ref().and_then(|node| node.metadata.uid.as_ref());
             uid.is_some() && uid != said.as_ref()
         };
+        let seen = match cluster.wait_for(new).await {
+            Ok(cluster) => cluster.own_node.clone(),
+            Err(_) => return,
+        };
         if not_ready.wait_for(Option::is_none).await.is_err() {
             return;
         }
-        if cluster.wait_for(new).await.is_err() {
-            return;
-        }
-        match say(&*store, &node).await {
-            Ok(uid) => {
-                said = uid;
+        let Some(seen) = seen else { continue };
+        match say(&*store, &seen).await {
+            Ok(()) => {
+                said.clone_from(&seen.metadata.uid);
                 problems.set("node condition", None);
             }
             Err(error) => {
@@ -66,14 +69,18 @@ pub async fn keep(
     }
 }
 
-/// The uid of the Node of which it was said.
-async fn say(store: &dyn Datastore, node: &NodeName) -> Result<Option<String>, Error> {
-    let Some(object) = store.get(Kind::Node, node.as_str()).await? else { return Ok(None) };
+/// `seen` is the Node as watches tell it, without its conditions.
+async fn say(store: &dyn Datastore, seen: &Object) -> Result<(), Error> {
     let up = up();
-    if !up.is_said_by(&object) {
-        store.set_condition(&object, &up).await?;
+    let is_new = !seen.metadata.annotations.contains_key(annotation::IPV4_ADDRESS);
+    let says_so = match is_new {
+        true => false,
+        false => store.get(Kind::Node, seen.name()).await?.is_some_and(|node| up.is_said_by(&node)),
+    };
+    match says_so {
+        true => Ok(()),
+        false => store.set_condition(seen, &up).await,
     }
-    Ok(object.metadata.uid)
 }
 
 #[cfg(test)]
@@ -81,7 +88,6 @@ mod tests {
     use super::*;
     use manx_datastore::Memory;
     use manx_datastore::testing::{Faults, Faulty};
-    use manx_model::Object;
     use serde_json::{Value, json};
 
     async fn conditions(store: &Memory) -> Value {
@@ -99,6 +105,7 @@ mod tests {
             {"type": "NetworkUnavailable", "status": "True", "reason": "CalicoIsDown"},
         ]);
         node.rest.insert("status".into(), json!({ "conditions": others }));
+        node.metadata.annotations.insert(annotation::IPV4_ADDRESS.into(), "10.0.0.5/24".into());
         let node = memory.create(node).await.unwrap();
         let (ready, not_ready) = watch::channel(Some("it is starting".to_owned()));
         let own_node = Some(Arc::new(node));
@@ -123,12 +130,14 @@ mod tests {
         assert!(problems.list().is_empty());
 
         let node = memory.get(Kind::Node, "n1").await.unwrap().unwrap();
-        told.send_replace(Arc::new(Cluster { own_node: Some(Arc::new(node.clone())), ..Cluster::default() }));
+        memory.delete(&node).await.unwrap();
+        let said = memory.create(node).await.unwrap();
+        told.send_replace(Arc::new(Cluster { own_node: Some(Arc::new(said.clone())), ..Cluster::default() }));
         sleep(RETRY * 2).await;
         let same = memory.get(Kind::Node, "n1").await.unwrap().unwrap();
-        assert_eq!(same, node, "it says so already");
+        assert_eq!(same, said, "it says so already");
 
-        memory.delete(&node).await.unwrap();
+        memory.delete(&said).await.unwrap();
         let another = memory.create(Object::new(Kind::Node, "n1", &Value::Null)).await.unwrap();
         told.send_replace(Arc::new(Cluster { own_node: Some(Arc::new(another)), ..Cluster::default() }));
         sleep(RETRY * 2).await;

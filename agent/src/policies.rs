@@ -146,15 +146,17 @@ impl Keeper {
         self.store.watch(kind, Only::All).map(move |event| (kind, event)).ready_chunks(BATCH).boxed()
     }
 
-    /// The kinds that are not watched yet and could be: of one that nobody has defined, nothing can be listed.
+    /// The kinds that are not watched yet and could be: of one that nobody has defined, nothing can be listed. Calico defines
+    /// all of its kinds at once, so where the first is missing nobody asks for the other.
     async fn defined(&self, policies: &Policies) -> Vec<Kind> {
         let mut defined = Vec::new();
-        for kind in Kind::POLICIES.into_iter().filter(|kind| !policies.tables.contains_key(kind)) {
+        for kind in Kind::POLICIES.into_iter().rev().filter(|kind| !policies.tables.contains_key(kind)) {
             // No more than that is to be known.
             let nobody = Only::Key(if kind.is_namespaced() { "default/manx" } else { "manx" }.to_owned());
-            if self.store.list(kind, &nobody).await.is_ok() {
-                defined.push(kind);
+            if self.store.list(kind, &nobody).await.is_err() {
+                break;
             }
+            defined.push(kind);
         }
         defined
     }
