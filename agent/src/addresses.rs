@@ -338,7 +338,7 @@ impl Owner {
         let answers = released.await;
         self.delete(leftovers);
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
-            Err(error) if is_unavailable(&error) => {
+            Err(error) if error.is_unavailable() => {
                 self.absence.begin();
                 Ok(Release::Owed)
             }
@@ -394,17 +394,13 @@ impl Owner {
         let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, stale, keep).await;
-        if swept.as_ref().is_err_and(is_unavailable) {
+        if swept.as_ref().is_err_and(manx_ipam::Error::is_unavailable) {
             self.absence.begin();
             self.owed.extend(stale.iter().cloned());
             self.tell_owed();
         }
         Ok(swept?)
     }
-}
-
-fn is_unavailable(error: &manx_ipam::Error) -> bool {
-    matches!(error, manx_ipam::Error::Datastore(manx_datastore::Error::Unavailable(_)))
 }
 
 /// What a handle holds, and as whom.

@@ -37,9 +37,12 @@ use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
+use crate::network_condition;
+use crate::no_ipip;
 use crate::node_loop::{Beat, NodeReport};
 use crate::node_status::Answerer;
 use crate::pods::Pods;
+use crate::policies::Unenforced;
 use crate::problems::Problems;
 use crate::route_loop::{Question, Stop};
 use crate::view::View;
@@ -89,6 +92,20 @@ impl Agent {
             wall_clock: doors.wall_clock,
         };
         tasks.spawn(answerer.run());
+        if config.datastore.is_kubernetes() {
+            tasks.spawn(network_condition::keep(
+                Arc::clone(&doors.store),
+                config.node.clone(),
+                not_ready_receiver.clone(),
+                feeds.cluster.subscribe(),
+                feeds.problems.clone(),
+            ));
+            tasks.spawn(no_ipip::tell(
+                Arc::clone(&doors.store),
+                config.node.clone(),
+                feeds.report.subscribe(),
+            ));
+        }
         tasks.spawn(BringUp { config, doors, feeds, pods, not_ready }.run(stopped));
         Self { pods: pods_receiver, not_ready: not_ready_receiver, view, stop, tasks }
     }
@@ -134,6 +151,8 @@ pub struct Feeds {
     pub beats: watch::Sender<Option<mpsc::Sender<Beat>>>,
     /// What the collector counted last, on the node that leads.
     pub ipam: watch::Sender<Option<Arc<manx_ipam::Metrics>>>,
+    /// The policies that are not enforced, once somebody has counted them.
+    pub policies: watch::Sender<Option<Unenforced>>,
     /// What is counted as it happens.
     pub metrics: Metrics,
     /// Our pods.

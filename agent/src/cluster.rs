@@ -7,7 +7,7 @@
 
 mod fold;
 mod misplaced;
-mod table;
+pub(crate) mod table;
 mod watching;
 
 use std::collections::BTreeMap;

@@ -76,7 +76,7 @@ impl Installer {
             return vec![problem];
         }
         let mut problems = Vec::new();
-        let path = self.files.net_dir.join(&self.files.conf_name);
+        let path = self.files.conflist();
         match self.configuration(&mut problems).await {
             Ok(text) => match replace(&path, text.as_bytes(), 0o644) {
                 Ok(true) => tracing::info!("wrote the network configuration {}", path.display()),

@@ -212,30 +212,22 @@ fn pod_key(attributes: &BTreeMap<String, String>) -> Option<String> {
 
 /// Enters the pods of podCIDRs that outlived the last agent: those of which the link alone tells that they are there. Whose
 /// it is, the device's name says of the `pods` of this node.
-pub fn adopt_pod_cidrs(
-    endpoints: &Endpoints,
-    kernel: &Snapshot,
-    pods: &BTreeMap<String, Arc<Pod>>,
-    prefix: &str,
-) {
+pub fn adopt_pod_cidrs(endpoints: &Endpoints, kernel: &Snapshot, pods: &BTreeMap<String, Arc<Pod>>) {
     for link in kernel.links.values() {
         let Some((handle, addresses)) = link.alias.as_deref().and_then(pod_cidrs::read_alias) else {
             continue;
         };
-        let pod = pod_behind(&link.name, pods, prefix);
+        let pod = pod_behind(&link.name, pods);
         let pod = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         let (device, source) = (link.name.clone(), Source::PodCidr);
         endpoints.insert(handle.to_owned(), Endpoint { device, addresses, pod, origin: None, source });
     }
 }
 
-/// The Pod of this node whose host end has this name; one that is gone cannot be found.
-pub fn pod_behind<'a>(
-    device: &str,
-    pods: &'a BTreeMap<String, Arc<Pod>>,
-    prefix: &str,
-) -> Option<&'a Arc<Pod>> {
-    pods.values().find(|pod| veth_name(prefix, &pod.namespace, &pod.name) == device)
+/// The Pod of this node whose host end has this name, whatever names of links begin with by now; one that is gone cannot be
+/// found.
+pub fn pod_behind<'a>(device: &str, pods: &'a BTreeMap<String, Arc<Pod>>) -> Option<&'a Arc<Pod>> {
+    pods.values().find(|pod| device.ends_with(&veth_name("", &pod.namespace, &pod.name)))
 }
 
 enum Survival {
@@ -307,7 +299,7 @@ mod tests {
         let kernel = kernel_with("calic440f455693", "net.a 10.1.0.2");
         let pod = Object::new_in(Kind::Pod, "default", "nginx", &serde_json::json!({}));
         let pods = [(pod.key(), Arc::new(Pod::from_object(&pod)))].into();
-        adopt_pod_cidrs(&endpoints, &kernel, &pods, "cali");
+        adopt_pod_cidrs(&endpoints, &kernel, &pods);
         assert_eq!(endpoints.get("net.a").unwrap().pod.as_deref(), Some("default/nginx"));
         let address: IpAddr = "10.1.0.2".parse().unwrap();
         assert_eq!(endpoints.routable(&kernel), BTreeMap::from([(address, "calic440f455693".to_owned())]));

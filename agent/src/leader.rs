@@ -4,6 +4,8 @@
 //! of its writes is a compare-and-swap that two leaders at once could do without harm. So the Lease is long, and a thousand
 //! nodes that look at it every few minutes are no load.
 //!
+//! What the leader has counted of policies it writes beside, for all others to read when they look.
+//!
 //! No clock of another machine is believed: a Lease has run out when this node has seen the same version of it for as
 //! long as it lasts.
 
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::latest;
+use crate::policies::{NOT_ENFORCED, Unenforced};
 
 /// The Lease, in the namespace of the cluster's own parts.
 const NAMESPACE: &str = "kube-system";
@@ -56,6 +59,8 @@ pub struct Candidate {
     pub store: Arc<dyn Datastore>,
     /// Told whether this node leads.
     pub leads: watch::Sender<bool>,
+    /// The policies that are not enforced: known to the leader, told to the others.
+    pub policies: watch::Sender<Option<Unenforced>>,
     /// The time of day, for people who read the Lease.
     pub wall_clock: fn() -> SystemTime,
     /// Spreads the looks of many nodes: 0 to 999.
@@ -81,11 +86,12 @@ impl Candidate {
         node: NodeName,
         store: Arc<dyn Datastore>,
         leads: watch::Sender<bool>,
+        policies: watch::Sender<Option<Unenforced>>,
         wall_clock: fn() -> SystemTime,
         seed: u64,
     ) -> Self {
         let spread = u32::try_from(seed % 1000).unwrap_or_default();
-        Self { node, store, leads, wall_clock, spread, seen: None, renewed: None }
+        Self { node, store, leads, policies, wall_clock, spread, seen: None, renewed: None }
     }
 
     /// Leads whenever it can, for ever.
@@ -143,9 +149,14 @@ impl Candidate {
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let ours = holder == self.node.as_str();
         if !ours && !holder.is_empty() && !self.has_run_out(&lease, &spec, now) {
+            let told = lease.metadata.annotations.get(NOT_ENFORCED).and_then(|text| Unenforced::read(text));
+            latest::set(&self.policies, told);
             return Ok(Outcome::Follows);
         }
-        let lease = lease.with_spec(&self.held(spec, !ours));
+        let mut lease = lease.with_spec(&self.held(spec, !ours));
+        if let Some(policies) = &*self.policies.borrow() {
+            lease.metadata.annotations.insert(NOT_ENFORCED.to_owned(), policies.to_string());
+        }
         Ok(match self.store.update(lease).await {
             Err(Error::Conflict { .. } | Error::Gone { .. }) => Outcome::Unknown,
             updated => updated.map(|_| Outcome::Leads)?,
@@ -194,10 +205,19 @@ mod tests {
     use manx_datastore::testing::{Faults, Faulty};
 
     fn candidate(store: &Faulty<Memory>, name: &str) -> watch::Receiver<bool> {
+        knowing(store, name, watch::Sender::default())
+    }
+
+    fn knowing(
+        store: &Faulty<Memory>,
+        name: &str,
+        policies: watch::Sender<Option<Unenforced>>,
+    ) -> watch::Receiver<bool> {
         let (leads, receiver) = watch::channel(false);
         let store = Arc::new(store.clone());
         let node = name.parse().unwrap();
-        tokio::spawn(Candidate::new(node, store, leads, || SystemTime::UNIX_EPOCH, 7).run());
+        let candidate = Candidate::new(node, store, leads, policies, || SystemTime::UNIX_EPOCH, 7);
+        tokio::spawn(candidate.run());
         receiver
     }
 
@@ -232,13 +252,31 @@ mod tests {
     async fn a_leader_that_is_gone_is_followed_by_another() {
         let store = store();
         let (leads, _) = watch::channel(false);
-        let gone = Candidate::new("a".parse().unwrap(), Arc::new(store.clone()), leads, SystemTime::now, 0);
+        let door = Arc::new(store.clone());
+        let policies = watch::Sender::default();
+        let gone = Candidate::new("a".parse().unwrap(), door, leads, policies, SystemTime::now, 0);
         let task = tokio::spawn(gone.run());
         let mut next = candidate(&store, "b");
         tokio::time::sleep(RENEW).await;
         task.abort();
         tokio::time::timeout(LASTS * 4, next.wait_for(|leads| *leads)).await.unwrap().unwrap();
         assert_eq!(holder(&store).await, "b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_leader_knows_of_policies_the_others_hear_when_they_look_and_forget_when_it_does() {
+        let store = store();
+        let (known, heard) = (watch::Sender::default(), watch::Sender::default());
+        knowing(&store, "a", known.clone()).wait_for(|leads| *leads).await.unwrap();
+        let _follows = knowing(&store, "b", heard.clone());
+        let mut heard = heard.subscribe();
+        for count in [2, 0] {
+            let told = Some(Unenforced { count, first: vec!["NetworkPolicy default/a".into(); count] });
+            known.send_replace(told.clone());
+            let soon = RENEW + LASTS * 2;
+            tokio::time::timeout(soon, heard.wait_for(|heard| *heard == told)).await.unwrap().unwrap();
+        }
+        assert!(!known.borrow().is_none(), "the leader goes by its own count");
     }
 
     #[tokio::test(start_paused = true)]

@@ -142,7 +142,7 @@ fn of_agent(page: &Page, Moment { status, answers, routes, nodes, .. }: Moment<'
     page.one("manx_ready", "1 while pods are served.", f64::from(u8::from(status.ready)));
     page.one(
         "manx_kernel_in_desired_state",
-        "1 while the kernel has every route of ours as it should be.",
+        "1 while the kernel has our routes and our table of nftables as they should be.",
         f64::from(u8::from(status.in_desired_state)),
     );
     page.one("manx_routes", "Routes of ours in the kernel.", routes as f64);
@@ -152,6 +152,11 @@ fn of_agent(page: &Page, Moment { status, answers, routes, nodes, .. }: Moment<'
         status.routes_written as f64,
     );
     page.one("manx_ipam_own_blocks", "Address blocks of this node.", status.blocks.len() as f64);
+    if let Some(count) = status.policies_not_enforced {
+        let help =
+            "Policies that forbid something and are not enforced, as the node that leads has counted them.";
+        page.one("manx_network_policies_not_enforced", help, count as f64);
+    }
     page.one("manx_problems", "What is wrong now; manx status has the words.", status.problems.len() as f64);
 }
 
@@ -252,8 +257,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_scrape_tells_the_moment_and_what_was_counted_and_sums_up_the_mesh() {
+    /// A page of a node that leads.
+    fn page() -> String {
         let metrics = Metrics::default();
         metrics.answered("ADD", 0, Duration::from_millis(3));
         metrics.applied(Duration::from_millis(1), 2);
@@ -263,13 +268,30 @@ mod tests {
             peer("Global_10_0_0_9", "Idle"),
         ];
         let bgp = Bgp { asn: 64512, router_id: "1".into(), listening: String::new(), converged: true, peers };
-        let status = Status { in_sync: true, bgp: Some(bgp), ..Status::default() };
+        let status =
+            Status { in_sync: true, bgp: Some(bgp), policies_not_enforced: Some(3), ..Status::default() };
         let in_use = BTreeMap::from([(("pool".to_owned(), "n1".to_owned()), 7)]);
-        let ipam = manx_ipam::Metrics { in_use, ..manx_ipam::Metrics::default() };
-        let text = render(
-            &metrics,
-            Moment { status: &status, answers: true, routes: 4, nodes: 3, ipam: Some(&ipam) },
-        );
+        let pool_size = BTreeMap::from([("pool".to_owned(), 256)]);
+        let ipam = manx_ipam::Metrics { in_use, pool_size, ..manx_ipam::Metrics::default() };
+        let moment = Moment { status: &status, answers: true, routes: 4, nodes: 3, ipam: Some(&ipam) };
+        render(&metrics, moment)
+    }
+
+    #[test]
+    fn an_alert_of_the_chart_looks_at_what_is_told() {
+        let alerts = include_str!("../../charts/manx/files/alerts.yaml");
+        let words = alerts.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let ours = |word: &&str| ["manx_", "felix_", "ipam_"].iter().any(|prefix| word.starts_with(prefix));
+        let (names, page): (Vec<&str>, String) = (words.filter(ours).collect(), page());
+        assert!(names.len() > 8, "{names:?}");
+        for name in names {
+            assert!(page.contains(&format!("# TYPE {name} ")), "there is no metric {name}");
+        }
+    }
+
+    #[test]
+    fn a_scrape_tells_the_moment_and_what_was_counted_and_sums_up_the_mesh() {
+        let text = page();
         for line in [
             "felix_resync_state 3",
             "felix_cluster_num_hosts 3",
@@ -277,6 +299,7 @@ mod tests {
             "felix_int_dataplane_apply_time_seconds_count 1",
             "manx_cni_request_duration_seconds_count{code=\"0\",verb=\"ADD\"} 1",
             "manx_routes 4",
+            "manx_network_policies_not_enforced 3",
             "manx_bgp_peers{kind=\"mesh\",state=\"Established\"} 2",
             "manx_bgp_peer_up{address=\"10.0.0.9\",as=\"65000\",peer=\"Global_10_0_0_9\"} 0",
             "manx_bgp_prefixes_received 9",

@@ -24,6 +24,7 @@ use crate::coalesce::Coalesce;
 use crate::endpoints::Endpoints;
 use crate::latest;
 use crate::metrics::Metrics;
+use crate::no_ipip;
 use crate::problems::Problems;
 use crate::publish::Publication;
 use crate::remote::Remote;
@@ -88,8 +89,10 @@ pub type Beat = oneshot::Sender<()>;
 pub struct NodeReport {
     /// How each remote prefix is reached, or why not.
     pub paths: BTreeMap<IpNet, Path>,
-    /// The kernel has every route of ours as it should be.
+    /// The kernel has every route of ours, and our table of nftables, as they should be.
     pub in_desired_state: bool,
+    /// A pool asks for the tunnel, and this kernel has none to give.
+    pub no_ipip: bool,
     /// The address of our tunnel, while it takes packets.
     pub tunnel: Option<Ipv4Addr>,
     /// Routes that were written or deleted since the start.
@@ -112,6 +115,8 @@ struct Known {
     remote: Remote,
     /// The cluster of the last turn.
     cluster: Arc<Cluster>,
+    /// The kernel said that it has no tunnel.
+    no_ipip: bool,
 }
 
 /// Whether a turn has something new to go by. Pods, namespaces and more come and go, and every read of the kernel for
@@ -157,14 +162,14 @@ impl NodeLoop {
     }
 
     async fn turn(&mut self, known: &mut Known, snapshot: &Snapshot) -> Turn {
-        let Known { lifecycle, remote, cluster } = known;
+        let Known { lifecycle, remote, cluster, no_ipip } = known;
         // In this order: the route loop sends the paths before it says that these are all, so whoever has heard that
         // they are all has them all.
         let converged = *self.converged.borrow_and_update();
         remote.take(self.paths.take());
         cluster.clone_from(&self.cluster.borrow_and_update());
         // Before routes: a node is let in before it can be led here, and a tunnel is guarded before it is up.
-        self.keep_ruleset(cluster).await;
+        let ruleset = self.keep_ruleset(cluster).await;
         let tunnel_address = *self.tunnel_address.borrow_and_update();
         drop(self.pod_mtu.send_replace(self.mtu.pod(snapshot, self.address.address())));
         let tunnel = self.tunnel(lifecycle, cluster, tunnel_address, snapshot);
@@ -181,13 +186,19 @@ impl NodeLoop {
             self.metrics.applied(began.elapsed(), answers.iter().filter(|answer| answer.is_err()).count());
         }
         let (of_tunnel, of_routes) = answers.split_at(usize::from(tunnel.operation.is_some()));
-        if let [Err(error)] = of_tunnel {
-            lifecycle.failed(Instant::now().into_std(), error.clone());
+        match of_tunnel {
+            [Err(error)] => {
+                *no_ipip = no_ipip::is_why(error);
+                lifecycle.failed(Instant::now().into_std(), error.clone());
+            }
+            _ => *no_ipip &= tunnel.problem.is_some(),
         }
         let failures: Vec<KernelError> = of_routes.iter().filter_map(|answer| answer.clone().err()).collect();
         self.complain(&tunnel, &wanted, &failures);
         self.report.send_modify(|report| {
-            report.in_desired_state = failures.is_empty() && wanted.held.values().all(Held::agrees);
+            report.in_desired_state =
+                ruleset && failures.is_empty() && wanted.held.values().all(Held::agrees);
+            report.no_ipip = *no_ipip;
             report.paths = wanted.paths;
             report.tunnel = self.publication.borrow().tunnel;
             report.written += written as u64;
@@ -200,12 +211,15 @@ impl NodeLoop {
         }
     }
 
-    async fn keep_ruleset(&mut self, cluster: &Cluster) {
-        match self.ruleset.keep(&*self.kernel, cluster, self.address).await {
+    /// Whether our table is as it should be.
+    async fn keep_ruleset(&mut self, cluster: &Cluster) -> bool {
+        let kept = self.ruleset.keep(&*self.kernel, cluster, self.address).await;
+        match &kept {
             Kept::Right => self.problems.set("nftables", None),
             Kept::Refused(error) => self.problems.set("nftables", [error.to_string()]),
             Kept::Waiting => {}
         }
+        matches!(kept, Kept::Right)
     }
 
     fn facts(

@@ -12,13 +12,13 @@ use std::time::Duration;
 use manx_cni::protocol;
 use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
-use manx_model::{Kind, Namespace, Object, Pod, pod_annotation, veth_name};
+use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::cluster::Cluster;
 use crate::demand::About;
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, pod_behind};
 use crate::problems::Problems;
 
 /// What is to be set (`Some`) and removed (`None`).
@@ -197,10 +197,9 @@ fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc
 
 /// The Pod behind an endpoint. Of one that an earlier agent attached without IPAM, the device's name alone says whose it is.
 fn pod_of<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a Arc<Pod>> {
-    let has_device = |pod: &&Arc<Pod>| endpoint.device.ends_with(&veth_name("", &pod.namespace, &pod.name));
     match &endpoint.pod {
         Some(key) => cluster.pods.get(key),
-        None => cluster.pods.values().find(has_device),
+        None => pod_behind(&endpoint.device, &cluster.pods),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::no_ipip;
 use crate::status::{Bgp, Status};
 
 /// What a reader asks of BGP before a node counts as ready.
@@ -42,29 +43,35 @@ struct Check {
     name: &'static str,
     /// Why it failed.
     failed: Option<String>,
-    /// Whether the verdict depends on it.
-    counts: bool,
+    /// Why the verdict does not depend on it.
+    aside: Option<&'static str>,
 }
 
 impl Verdict {
     /// Whether every check that counts was passed.
     pub fn is_good(&self) -> bool {
-        self.0.iter().all(|check| check.failed.is_none() || !check.counts)
+        self.0.iter().all(|check| check.failed.is_none() || check.aside.is_some())
     }
 
     fn check(mut self, name: &'static str, failed: Option<String>) -> Self {
-        self.0.push(Check { name, failed, counts: true });
+        self.0.push(Check { name, failed, aside: None });
+        self
+    }
+
+    /// One that is shown, and on which nothing depends.
+    fn show(mut self, name: &'static str, failed: Option<String>, aside: &'static str) -> Self {
+        self.0.push(Check { name, failed, aside: Some(aside) });
         self
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Check { name, failed, counts } in &self.0 {
-            match (failed, counts) {
+        for Check { name, failed, aside } in &self.0 {
+            match (failed, aside) {
                 (None, _) => writeln!(f, "[+] {name}: ok")?,
-                (Some(reason), true) => writeln!(f, "[-] {name}: {reason}")?,
-                (Some(reason), false) => writeln!(f, "[+] {name}: {reason} (not asked for)")?,
+                (Some(reason), None) => writeln!(f, "[-] {name}: {reason}")?,
+                (Some(reason), Some(aside)) => writeln!(f, "[+] {name}: {reason} ({aside})")?,
             }
         }
         f.write_str(if self.is_good() { "ok\n" } else { "not ok\n" })
@@ -83,26 +90,36 @@ pub const NODE_LOOP: &str = "node loop";
 /// The name of the loop that owns BGP.
 pub const ROUTE_LOOP: &str = "route loop";
 
-/// A node is ready when its pods can be attached and reached: the objects are known, the kernel is as it should be, and
-/// pods are served.
+/// A node is ready when its pods can be attached and reached: the objects are known, the kernel is as it should be, pods are
+/// served, and the runtime finds the plugin's configuration where the agent installs it. A kernel without ipip is shown:
+/// what needs no tunnel works.
 pub fn ready(status: &Status, asked: BgpAsked) -> Verdict {
     let datastore = (!status.in_sync).then(|| format!("{} is not read whole, or is away", status.datastore));
-    let kernel = (!status.in_desired_state).then(|| "routes are not yet as they should be".to_owned());
+    let kernel = (!status.in_desired_state).then(|| "it is not yet as it should be".to_owned());
     let pods = (!status.ready).then(|| status.not_ready.clone().unwrap_or_else(|| "not served".into()));
     let mut verdict = Verdict::default()
         .check("datastore", datastore)
         .check("kernel", kernel.map(|reason| with_problems(reason, status)))
-        .check("pods", pods);
+        .check("pods", pods)
+        .check("cni", status.no_conflist.then(|| "the configuration is not written yet".to_owned()));
+    if status.no_ipip {
+        verdict = verdict.show("tunnel", Some(no_ipip::REMEDY.to_owned()), "the node is ready without it");
+    }
     if let Some(bgp) = &status.bgp {
-        let counts = asked != BgpAsked::Nothing;
-        verdict.0.push(Check { name: "bgp", failed: missing_sessions(bgp, asked), counts });
+        let missing = missing_sessions(bgp, asked);
+        verdict = match asked {
+            BgpAsked::Nothing => verdict.show("bgp", missing, "not asked for"),
+            BgpAsked::Any | BgpAsked::All => verdict.check("bgp", missing),
+        };
     }
     verdict
 }
 
 /// A reason, and what the kernel refused.
 fn with_problems(reason: String, status: &Status) -> String {
-    let of_kernel = status.problems.iter().filter(|problem| problem.starts_with("kernel: "));
+    let is_of_kernel =
+        |problem: &&String| problem.starts_with("kernel: ") || problem.starts_with("nftables: ");
+    let of_kernel = status.problems.iter().filter(is_of_kernel);
     of_kernel.fold(reason, |text, problem| format!("{text}; {problem}"))
 }
 
@@ -166,8 +183,8 @@ mod tests {
     #[test]
     fn a_peer_that_is_away_is_shown_and_takes_a_node_out_only_for_who_asks_for_all() {
         let verdict = |query| ready(&status(), BgpAsked::from_query(Some(query)).unwrap());
-        let shown = "[+] datastore: ok\n[+] kernel: ok\n[+] pods: ok\n[+] bgp: 1 of 2 sessions established; \
-                     Global_10_0_0_9 is Connect (not asked for)\nok\n";
+        let shown = "[+] datastore: ok\n[+] kernel: ok\n[+] pods: ok\n[+] cni: ok\n\
+                     [+] bgp: 1 of 2 sessions established; Global_10_0_0_9 is Connect (not asked for)\nok\n";
         assert_eq!(verdict("").to_string(), shown);
         assert!(verdict("bgp=any").is_good());
         assert!(!verdict("bgp=all").is_good());
@@ -187,17 +204,31 @@ mod tests {
         let mut away = status();
         (away.in_sync, away.in_desired_state, away.ready) = (false, false, false);
         away.not_ready = Some("waiting for this node's address".into());
-        away.problems = vec!["kernel: cannot read routes".into(), "bgp: none of its business".into()];
+        away.no_conflist = true;
+        let problems = ["kernel: cannot read routes", "nftables: refused", "bgp: none of its business"];
+        away.problems = problems.map(String::from).to_vec();
         let said = ready(&away, BgpAsked::Nothing);
         assert!(!said.is_good());
         let said = said.to_string();
         assert!(said.contains("[-] datastore: kubernetes is not read whole, or is away\n"), "{said}");
         assert!(
-            said.contains("[-] kernel: routes are not yet as they should be; kernel: cannot read routes\n"),
+            said.contains(
+                "[-] kernel: it is not yet as it should be; kernel: cannot read routes; nftables: refused\n"
+            ),
             "{said}"
         );
         assert!(said.contains("[-] pods: waiting for this node's address\n"), "{said}");
+        assert!(said.contains("[-] cni: the configuration is not written yet\n"), "{said}");
         assert!(said.ends_with("not ok\n"), "{said}");
+    }
+
+    #[test]
+    fn a_kernel_without_ipip_is_named_with_the_remedy_and_takes_no_node_out() {
+        let said = ready(&Status { no_ipip: true, ..status() }, BgpAsked::Nothing);
+        assert!(said.is_good());
+        let said = said.to_string();
+        assert!(said.contains("tunnel: this kernel has no ipip") && said.contains("or load ipip"), "{said}");
+        assert!(!ready(&status(), BgpAsked::Nothing).to_string().contains("tunnel"));
     }
 
     #[test]

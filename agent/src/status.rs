@@ -26,8 +26,14 @@ pub struct Status {
     pub datastore: String,
     /// Every kind has been read whole, and the datastore answers.
     pub in_sync: bool,
-    /// The kernel has every route of ours as it should be.
+    /// The kernel has every route of ours, and our table of nftables, as they should be.
     pub in_desired_state: bool,
+    /// The CNI configuration that the agent is to install is not there.
+    #[serde(default)]
+    pub no_conflist: bool,
+    /// A pool asks for the tunnel, and this kernel has none to give.
+    #[serde(default)]
+    pub no_ipip: bool,
     /// Routes written so far.
     pub routes_written: u64,
     /// The pools that are in use.
@@ -42,6 +48,9 @@ pub struct Status {
     pub bgp: Option<Bgp>,
     /// How the blocks of other nodes, and what routers announced, are reached.
     pub paths: Vec<RemotePath>,
+    /// How many policies forbid something in vain, as the node that leads has counted; `None` before it has.
+    #[serde(default)]
+    pub policies_not_enforced: Option<usize>,
     /// What is wrong now.
     pub problems: Vec<String>,
     /// Variables and fields of objects without effect.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::metrics::{self, Metrics, Moment};
 use crate::node_loop::{Beat, NodeReport};
+use crate::policies::Unenforced;
 use crate::probes::{NODE_LOOP, ROUTE_LOOP};
 use crate::problems::Problems;
 use crate::route_loop::Question;
@@ -34,6 +35,7 @@ pub struct View {
     questions: watch::Receiver<Option<mpsc::Sender<Question>>>,
     beats: watch::Receiver<Option<mpsc::Sender<Beat>>>,
     ipam: watch::Receiver<Option<Arc<manx_ipam::Metrics>>>,
+    policies: watch::Receiver<Option<Unenforced>>,
     metrics: Metrics,
     endpoints: Endpoints,
     problems: Problems,
@@ -56,6 +58,7 @@ impl View {
             questions: watch::Sender::default(),
             beats: watch::Sender::default(),
             ipam: watch::Sender::default(),
+            policies: watch::Sender::default(),
             metrics: Metrics::default(),
             endpoints: Endpoints::default(),
             problems: Problems::default(),
@@ -70,6 +73,7 @@ impl View {
             questions: feeds.questions.subscribe(),
             beats: feeds.beats.subscribe(),
             ipam: feeds.ipam.subscribe(),
+            policies: feeds.policies.subscribe(),
             metrics: feeds.metrics.clone(),
             endpoints: feeds.endpoints.clone(),
             problems: feeds.problems.clone(),
@@ -92,6 +96,8 @@ impl View {
             datastore: self.config.datastore.to_string(),
             in_sync: cluster.in_sync && cluster.lost.is_none(),
             in_desired_state: report.in_desired_state,
+            no_conflist: self.config.cni.as_ref().is_some_and(|files| !files.conflist().exists()),
+            no_ipip: report.no_ipip,
             routes_written: report.written,
             pools: cluster.pools.iter().map(pool).collect(),
             blocks: self.blocks.borrow().iter().map(ToString::to_string).collect(),
@@ -99,9 +105,15 @@ impl View {
             tunnel: report.tunnel.map(|address| address.to_string()),
             bgp,
             paths: report.paths.iter().map(|(prefix, path)| remote_path(*prefix, path)).collect(),
+            policies_not_enforced: self.policies_not_enforced(),
             problems: self.problems(&cluster),
             notices: self.notices(&cluster),
         }
+    }
+
+    /// How many policies nobody enforces, once somebody has counted them.
+    pub fn policies_not_enforced(&self) -> Option<usize> {
+        self.policies.borrow().as_ref().map(|policies| policies.count)
     }
 
     /// The cluster, as it is and as it changes.

@@ -80,6 +80,17 @@ pub trait Datastore: Send + Sync {
         Ok(())
     }
 
+    /// Says in the status of `object`, which is somebody else's, how one thing about it is, and leaves all the rest as it is,
+    /// whoever writes that at the same time: in Kubernetes a condition, of a Node. Where there is no such place, nothing is
+    /// done.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when there is none; [`Error::Unavailable`].
+    async fn set_condition(&self, object: &Object, condition: &Condition) -> Result<(), Error> {
+        let _ = (object, condition);
+        Ok(())
+    }
+
     /// Whether the datastore answers now, and not just what remembers it.
     ///
     /// # Errors
@@ -171,6 +182,30 @@ pub struct Report {
     pub reason: String,
     /// The whole story, for people; at most 1024 bytes are kept.
     pub message: String,
+}
+
+/// How one thing about an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Which thing, by the name that Kubernetes has for it: `NetworkUnavailable`.
+    pub r#type: String,
+    /// Whether it is so.
+    pub status: bool,
+    /// Why, in one word of CamelCase, for programs.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Condition {
+    /// Whether an object, as it was read whole, says just this.
+    pub fn is_said_by(&self, object: &Object) -> bool {
+        let conditions = object.rest.get("status").and_then(|status| status["conditions"].as_array());
+        let status = if self.status { "True" } else { "False" };
+        conditions.into_iter().flatten().any(|said| {
+            said["type"] == *self.r#type && said["status"] == status && said["reason"] == *self.reason
+        })
+    }
 }
 
 /// Why a call failed.

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use manx_model::{Kind, Object};
 
-use crate::{Datastore, Error, Event, EventSender, Listed, Only, Report, annotated, check_storable, queue};
+use crate::{
+    Condition, Datastore, Error, Event, EventSender, Listed, Only, Report, annotated, check_storable, queue,
+};
 
 /// A datastore in memory. Its clones are the same store.
 #[derive(Clone, Debug, Default)]
@@ -135,6 +137,26 @@ impl Datastore for Memory {
 
     async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
         self.contents().reports.push((object.clone(), report.clone()));
+        Ok(())
+    }
+
+    async fn set_condition(&self, object: &Object, condition: &Condition) -> Result<(), Error> {
+        let mut contents = self.contents();
+        let mut stored = contents.objects.get(&key(object)).ok_or_else(|| Error::gone(object))?.clone();
+        let status = stored.rest.entry("status").or_insert_with(Default::default);
+        let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|other| other["type"] != *condition.r#type);
+        let Condition { r#type, status: is_so, reason, message } = condition;
+        let said = [
+            ("type", r#type.as_str()),
+            ("status", if *is_so { "True" } else { "False" }),
+            ("reason", reason.as_str()),
+            ("message", message.as_str()),
+        ];
+        conditions.push(said.into_iter().collect());
+        status["conditions"] = conditions.into();
+        let uid = stored.metadata.uid.clone();
+        contents.put(stored, uid);
         Ok(())
     }
 

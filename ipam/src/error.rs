@@ -105,7 +105,8 @@ impl Error {
         matches!(self, Self::Datastore(error) if is_race(error))
     }
 
-    pub(crate) fn is_unavailable(&self) -> bool {
+    /// Whether the datastore did not answer: what was asked for may or may not have come about.
+    pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Datastore(datastore::Error::Unavailable(_)))
     }
 }

@@ -27,6 +27,10 @@ pub enum Kind {
     EndpointSlice,
     Secret,
     Lease,
+    NetworkPolicy,
+    /// Calico's own, which has the same name in its group.
+    CalicoNetworkPolicy,
+    GlobalNetworkPolicy,
 }
 
 /// How a kind is named.
@@ -43,7 +47,7 @@ struct Names {
 const CALICO: &str = "crd.projectcalico.org";
 
 impl Kind {
-    /// Every kind, in the order in which a datastore lists them.
+    /// Every kind that is kept or gone by, in the order in which a datastore lists them.
     pub const ALL: [Self; 19] = [
         Self::Node,
         Self::IPPool,
@@ -65,6 +69,10 @@ impl Kind {
         Self::Secret,
         Self::Lease,
     ];
+
+    /// What forbids traffic: looked at on Kubernetes alone, Calico's only where somebody has defined them.
+    pub const POLICIES: [Self; 3] =
+        [Self::NetworkPolicy, Self::CalicoNetworkPolicy, Self::GlobalNetworkPolicy];
 
     const fn names(self) -> Names {
         const fn calico(kind: &'static str, plural: &'static str) -> Names {
@@ -96,6 +104,9 @@ impl Kind {
             Self::EndpointSlice => grouped("discovery.k8s.io", "EndpointSlice", "endpointslices"),
             Self::Secret => core("Secret", "secrets", true),
             Self::Lease => grouped("coordination.k8s.io", "Lease", "leases"),
+            Self::NetworkPolicy => grouped("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+            Self::CalicoNetworkPolicy => grouped(CALICO, "NetworkPolicy", "networkpolicies"),
+            Self::GlobalNetworkPolicy => calico("GlobalNetworkPolicy", "globalnetworkpolicies"),
         }
     }
 
@@ -133,7 +144,7 @@ impl Kind {
         self.names().namespaced
     }
 
-    /// Whether it is one of Calico's storage group, and so ours to define where it is absent.
+    /// Whether it is one of Calico's storage group.
     pub const fn is_calicos(self) -> bool {
         matches!(self.names().group.as_bytes(), [b'c', b'r', b'd', b'.', ..])
     }
@@ -154,6 +165,9 @@ mod tests {
         assert_eq!(Kind::IPPool.api_version(), "crd.projectcalico.org/v1");
         assert_eq!(Kind::Pod.api_version(), "v1");
         assert_eq!(Kind::Lease.api_version(), "coordination.k8s.io/v1");
+        let [kubernetes, calico, _] = Kind::POLICIES;
+        assert_eq!((kubernetes.as_str(), kubernetes.plural()), (calico.as_str(), calico.plural()));
+        assert_ne!(kubernetes.api_version(), calico.api_version());
         assert!(Kind::BGPPeer.is_calicos() && !Kind::Node.is_calicos() && !Kind::Lease.is_calicos());
         assert!(Kind::Secret.is_namespaced() && !Kind::Namespace.is_namespaced());
     }

@@ -15,7 +15,7 @@ use manx_datastore::{Datastore, Error as StoreError};
 use manx_ipam::{Allocator, AssignRequest, Assigned, Rules};
 use tokio::time::timeout;
 
-use super::{Granted, Owner, Refused, Release, is_unavailable};
+use super::{Granted, Owner, Refused, Release};
 use crate::cluster::Cluster;
 use crate::information::is_locked;
 
@@ -148,7 +148,7 @@ impl Owner {
         let rules = rules(cluster, &self.allocator, &reserved);
         let redeemed = self.allocator.redeem(&*self.store, now, rules, &self.owed).await;
         let wrong: Vec<String> = match redeemed {
-            Err(error) if is_unavailable(&error) => {
+            Err(error) if error.is_unavailable() => {
                 self.absence.begin();
                 return;
             }
@@ -184,7 +184,7 @@ impl Owner {
         let given = self.ask(cluster, &pick(&ask)).await;
         for (index, answer) in ask.into_iter().zip(given) {
             match answer {
-                Err(error) if is_unavailable(&error) => {
+                Err(error) if error.is_unavailable() => {
                     self.absence.begin();
                     unanswered.push(index);
                 }
@@ -199,7 +199,7 @@ impl Owner {
         alone.retain(|index| matches!(answers[index], Err(manx_ipam::Error::Away { .. })));
         if !alone.is_empty() && self.is_back_after_all().await {
             let given = self.ask(cluster, &pick(&alone)).await;
-            if given.iter().any(|answer| answer.as_ref().is_err_and(is_unavailable)) {
+            if given.iter().any(|answer| answer.as_ref().is_err_and(manx_ipam::Error::is_unavailable)) {
                 self.absence.begin();
             }
             answers.extend(alone.into_iter().zip(given));
@@ -262,7 +262,7 @@ impl Owner {
         let rules = rules(&cluster, &self.allocator, &reserved);
         let (now, most) = ((self.wall_clock)(), self.reserve);
         match self.allocator.keep_reserve(&*self.store, now, rules, most).await {
-            Err(error) if is_unavailable(&error) => self.absence.begin(),
+            Err(error) if error.is_unavailable() => self.absence.begin(),
             Err(error) => tracing::debug!("the reserve is not as it should be yet: {error}"),
             Ok(()) => {}
         }

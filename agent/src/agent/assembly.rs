@@ -118,7 +118,7 @@ impl Assembly {
     fn adopt_pods(&self, found: &Found) -> BTreeMap<String, String> {
         let prefix = &found.felix.interface_prefix;
         let pods = Arc::clone(&self.cluster.borrow().pods);
-        endpoints::adopt_pod_cidrs(&self.feeds.endpoints, &found.kernel, &pods, prefix);
+        endpoints::adopt_pod_cidrs(&self.feeds.endpoints, &found.kernel, &pods);
         endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
     }
 

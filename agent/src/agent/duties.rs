@@ -10,6 +10,7 @@ use crate::collecting::Collecting;
 use crate::config::Config;
 use crate::information;
 use crate::leader::Candidate;
+use crate::policies;
 use crate::reports::Reporter;
 
 /// Starts the tasks.
@@ -18,7 +19,8 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
     let (leads, leading) = watch::channel(false);
     let store = || Arc::clone(&doors.store);
     let cluster = || feeds.cluster.subscribe();
-    tasks.spawn(Candidate::new(config.node.clone(), store(), leads, doors.wall_clock, doors.seed).run());
+    let (node, policies) = (config.node.clone(), feeds.policies.clone());
+    tasks.spawn(Candidate::new(node, store(), leads, policies, doors.wall_clock, doors.seed).run());
     let collecting = Collecting {
         knows_pods: kubernetes,
         store: store(),
@@ -43,7 +45,10 @@ pub(super) fn spawn(config: &Config, doors: &Doors, feeds: &Feeds, tasks: &mut J
         }
         .run(),
     );
-    tasks.spawn(information::keep(store(), cluster(), leading, guid(doors.seed)));
+    tasks.spawn(information::keep(store(), cluster(), leading.clone(), guid(doors.seed)));
+    tasks.spawn(policies::name(feeds.policies.subscribe(), feeds.problems.clone()));
+    let keeper = policies::Keeper { store: store(), leads: leading, found: feeds.policies.clone() };
+    tasks.spawn(keeper.run());
 }
 
 /// 32 hex digits, as Calico's.

@@ -18,7 +18,6 @@ pub(super) fn promise(
     handles: &BTreeMap<String, Vec<IpAddr>>,
     kernel: &Snapshot,
     cluster: &Cluster,
-    prefix: &str,
     now: SystemTime,
 ) {
     let held = by_handle(allocator);
@@ -37,7 +36,7 @@ pub(super) fn promise(
         let mut attributes = BTreeMap::from([("timestamp".to_owned(), manx_ipam::rfc3339(now))]);
         let link = kernel.links.values().find(|link| link.alias.as_ref() == Some(&handle));
         // What a pod has that is gone is held by its handle alone.
-        if let Some(pod) = link.and_then(|link| pod_behind(&link.name, &cluster.pods, prefix)) {
+        if let Some(pod) = link.and_then(|link| pod_behind(&link.name, &cluster.pods)) {
             let names = [("namespace", &pod.namespace), ("pod", &pod.name)];
             attributes.extend(names.map(|(key, name)| (key.to_owned(), name.clone())));
         }

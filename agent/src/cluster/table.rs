@@ -7,11 +7,11 @@ use manx_datastore::Event;
 use manx_model::{Invalid, Object};
 
 /// What is read from one object: a value, unless it cannot be used at all, and what in it is wrong.
-pub(super) type Read<T> = (Option<T>, Vec<Invalid>);
+pub(crate) type Read<T> = (Option<T>, Vec<Invalid>);
 
 /// Values by the key of their object. Who holds a copy of [`Table::values`] keeps it: a change makes another.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     values: Arc<BTreeMap<String, Arc<T>>>,
     invalid: BTreeMap<String, Vec<Invalid>>,
     /// What the list that is under way has named. The old values stay: nothing is gone before the list is whole.
@@ -30,7 +30,7 @@ impl<T> Default for Table<T> {
 
 impl<T: PartialEq> Table<T> {
     /// Takes one event; `read` is asked about each object once.
-    pub(super) fn take(&mut self, event: Event, read: impl FnOnce(Object) -> Read<T>) {
+    pub(crate) fn take(&mut self, event: Event, read: impl FnOnce(Object) -> Read<T>) {
         match event {
             Event::Init => self.listing = Some(BTreeSet::new()),
             Event::Object(object) => {
@@ -86,27 +86,27 @@ impl<T: PartialEq> Table<T> {
 
 impl<T> Table<T> {
     /// The values now.
-    pub(super) fn values(&self) -> Arc<BTreeMap<String, Arc<T>>> {
+    pub(crate) fn values(&self) -> Arc<BTreeMap<String, Arc<T>>> {
         Arc::clone(&self.values)
     }
 
     /// The value of one key.
-    pub(super) fn get(&self, key: &str) -> Option<Arc<T>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<T>> {
         self.values.get(key).cloned()
     }
 
     /// What is wrong with which objects.
-    pub(super) fn invalid(&self) -> impl Iterator<Item = &Invalid> {
+    pub(crate) fn invalid(&self) -> impl Iterator<Item = &Invalid> {
         self.invalid.values().flatten()
     }
 
     /// The kind has been listed whole at least once.
-    pub(super) fn in_sync(&self) -> bool {
+    pub(crate) fn in_sync(&self) -> bool {
         self.in_sync
     }
 
     /// Why the datastore cannot be reached, while it cannot.
-    pub(super) fn lost(&self) -> Option<&String> {
+    pub(crate) fn lost(&self) -> Option<&String> {
         self.lost.as_ref()
     }
 }

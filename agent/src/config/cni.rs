@@ -35,6 +35,11 @@ pub enum Template {
 }
 
 impl CniFiles {
+    /// Our network configuration.
+    pub fn conflist(&self) -> PathBuf {
+        self.net_dir.join(&self.conf_name)
+    }
+
     /// `None` where the agent installs nothing, which is the default.
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let wanted = reader.parse("MANX_INSTALL_CNI", felix_bool).unwrap_or(false);

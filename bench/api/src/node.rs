@@ -92,6 +92,11 @@ impl Node {
         told.events - told.bookmarks
     }
 
+    /// How many policies it says that nobody enforces.
+    pub fn policies_not_enforced(&self) -> Option<usize> {
+        self.agent.view.policies_not_enforced()
+    }
+
     /// Waits until it asks for nothing more and is told nothing more.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ pub fn render(all: &[Figures]) -> String {
         line(&mut text, what, goal, cells);
     };
     row("node start: calls", "30", 0, &|all| Some(all.start.calls as f64));
+    // A node that is alone leads, and has one more, of policies.
     row("node start: watches, kept", "12", 0, &|all| Some(all.start.watches as f64));
     row("node start: KiB told to watches", "", 1, &|all| Some(all.start.bytes as f64 / 1024.0));
     row("first ADD of a node: calls", "", 0, &|all| Some(all.first_add as f64));

@@ -16,8 +16,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
-{{/* What the typed values say in variables, with `env` laid over it. */}}
-{{- define "manx.environment" -}}
+{{/* What the typed values say in variables, with `env` laid over it: names and texts. */}}
+{{- define "manx.variables" -}}
 {{- $env := dict "MANX_DATASTORE" "kubernetes" "MANX_CONFIG_REVISION" (.Values.configRevision | default .Release.Revision) -}}
 {{- with .Values.pool }}
 {{- if .create }}
@@ -38,10 +38,44 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $env "CNI_MTU" .mtu }}
 {{- if .config }}{{ $_ := set $env "CNI_NETWORK_CONFIG" .config }}{{ end }}
 {{- end }}
+{{- $_ := set $env "FELIX_HEALTHENABLED" true }}
+{{- $_ := set $env "FELIX_HEALTHHOST" "localhost" }}
+{{- $_ := set $env "FELIX_HEALTHPORT" .Values.health.port }}
+{{- with .Values.metrics }}
+{{- if .enabled }}
+{{- $_ := set $env "FELIX_PROMETHEUSMETRICSENABLED" true }}
+{{- $_ := set $env "FELIX_PROMETHEUSMETRICSPORT" .port }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := .Values.env }}{{ $_ := set $env $name $value }}{{ end }}
 {{- range $name, $value := $env }}
+{{- /* A number of a values file is a float to Helm, which would write a large one with an exponent. */}}
+{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
+{{ $name }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "manx.environment" -}}
+{{- range $name, $value := include "manx.variables" . | fromYaml }}
 - name: {{ $name }}
-  {{- /* A number of a values file is a float to Helm, which would write a large one with an exponent. */}}
-  value: {{ if kindIs "float64" $value }}{{ $value | int64 | toString | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What Felix' parameters take for true. */}}
+{{- define "manx.isTrue" -}}
+{{- if has (lower .) (list "true" "1" "yes" "y" "t") }}true{{ end }}
+{{- end }}
+
+{{/* How kubelet asks the agent: where `path` is served, or by a command where nothing is. The agent is in the node's network,
+     and listens on the node itself. */}}
+{{- define "manx.probe" -}}
+{{- $env := include "manx.variables" .root | fromYaml }}
+{{- if include "manx.isTrue" $env.FELIX_HEALTHENABLED }}
+{{- $host := $env.FELIX_HEALTHHOST }}
+{{- if has $host (list "" "localhost" "0.0.0.0" "::") }}{{ $host = "127.0.0.1" }}{{ end }}
+httpGet: {path: {{ .path }}, host: {{ $host | quote }}, port: {{ int $env.FELIX_HEALTHPORT }}}
+{{- else }}
+exec: {command: {{ toJson .command }}}
 {{- end }}
 {{- end }}

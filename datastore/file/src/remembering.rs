@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use manx_datastore::{Datastore, Error, Event, Listed, Only, Report};
+use manx_datastore::{Condition, Datastore, Error, Event, Listed, Only, Report};
 use manx_model::{Kind, Object};
 
 use memory::{Answer, Memory, Question, by_key, keep_written};
@@ -103,6 +103,10 @@ impl Datastore for Remembering {
 
     async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
         self.store.report(object, report).await
+    }
+
+    async fn set_condition(&self, object: &Object, condition: &Condition) -> Result<(), Error> {
+        self.store.set_condition(object, condition).await
     }
 
     async fn ping(&self) -> Result<(), Error> {

@@ -17,6 +17,7 @@
 
 mod backoff;
 mod call;
+mod condition;
 mod config;
 mod connection;
 mod crds;
@@ -40,7 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use manx_datastore::{Datastore, Error, Event, Listed, Only, Report, queue};
+use manx_datastore::{Condition, Datastore, Error, Event, Listed, Only, Report, queue};
 use manx_model::{Kind, Object};
 
 use connection::Connection;
@@ -120,6 +121,10 @@ impl Datastore for KubeStore {
 
     async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
         report::report(&self.0, object, report).await
+    }
+
+    async fn set_condition(&self, object: &Object, condition: &Condition) -> Result<(), Error> {
+        condition::set(&self.0, object, condition).await
     }
 
     /// Of pods only what Manx uses is kept, and of nodes only the metadata.

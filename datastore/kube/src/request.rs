@@ -8,6 +8,7 @@ use manx_model::{Kind, check_key};
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const YAML: &str = "application/yaml";
 /// Metadata only; plain objects from a server that cannot do that.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
@@ -55,6 +56,11 @@ impl Call {
 
     pub(crate) fn patch(path: String, body: Vec<u8>) -> Self {
         Self { body: Some((MERGE_PATCH, body)), ..Self::new("patch", Method::PATCH, path) }
+    }
+
+    /// A patch in which the members of a list are known by their keys, of Kubernetes' own kinds.
+    pub(crate) fn patch_members(path: String, body: Vec<u8>) -> Self {
+        Self { body: Some((STRATEGIC_PATCH, body)), ..Self::new("patch", Method::PATCH, path) }
     }
 
     pub(crate) fn delete(path: String, body: Vec<u8>) -> Self {

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use manx_model::{Kind, Object};
 
 use super::{Random, yield_now};
-use crate::{Datastore, Error, Event, Listed, Only, Report};
+use crate::{Condition, Datastore, Error, Event, Listed, Only, Report};
 
 /// How often what goes wrong, each in percent of the calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -207,6 +207,13 @@ impl<D: Datastore + 'static> Datastore for Faulty<D> {
     async fn report(&self, object: &Object, report: &Report) -> Result<(), Error> {
         self.enter().await?;
         self.store.report(object, report).await?;
+        self.leave(()).await
+    }
+
+    async fn set_condition(&self, object: &Object, condition: &Condition) -> Result<(), Error> {
+        self.note_write(object);
+        self.enter().await?;
+        self.store.set_condition(object, condition).await?;
         self.leave(()).await
     }
 

@@ -35,14 +35,44 @@ fn helm(control_plane: &ControlPlane, namespace: &str, args: &[&str]) -> Result<
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// The agents' container.
+fn container(control_plane: &ControlPlane) -> Result<Value> {
+    let daemon_set = control_plane.kubectl(&["get", "daemonset", "manx", "-n", NAMESPACE, "-o", "json"])?;
+    let mut daemon_set: Value = serde_json::from_str(&daemon_set)?;
+    Ok(daemon_set["spec"]["template"]["spec"]["containers"][0].take())
+}
+
 /// The variables of the agents, as far as the manifest itself says their values.
 fn environment(control_plane: &ControlPlane) -> Result<Vec<(String, String)>> {
-    let daemon_set = control_plane.kubectl(&["get", "daemonset", "manx", "-n", NAMESPACE, "-o", "json"])?;
-    let daemon_set: Value = serde_json::from_str(&daemon_set)?;
-    let variables = daemon_set["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let container = container(control_plane)?;
+    let variables = container["env"].as_array();
     let text = |variable: &Value, key: &str| variable[key].as_str().map(str::to_owned);
     let pair = |variable| Some((text(variable, "name")?, text(variable, "value")?));
     Ok(variables.context("no environment")?.iter().filter_map(pair).collect())
+}
+
+/// kubelet asks where the agent listens, and Prometheus is sent to where metrics are told.
+fn assert_asked_where_the_agent_listens(container: &Value, config: &Config, name: &str) {
+    let felix = &config.felix;
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        let probe = &container[probe];
+        match felix.health_enabled {
+            // What takes Manx off a node answers nobody.
+            _ if container["args"][0] == "uninstall" => assert!(probe.is_null(), "{name}: {probe}"),
+            Some(true) => {
+                let asked = &probe["httpGet"];
+                assert_eq!((&asked["host"], &asked["path"]), (&"127.0.0.1".into(), &path.into()), "{name}");
+                assert_eq!(asked["port"].as_u64(), felix.health_port.map(u64::from), "{name}");
+                let host = felix.health_host.as_deref();
+                assert!(matches!(host, Some("localhost" | "0.0.0.0")), "{name}: {host:?}");
+            }
+            _ => assert_eq!(probe["exec"]["command"][1], "status", "{name}"),
+        }
+    }
+    if let Some(port) = container["ports"].as_array() {
+        assert_eq!(felix.metrics_enabled, Some(true), "{name}");
+        assert_eq!(port[0]["containerPort"].as_u64(), felix.metrics_port.map(u64::from), "{name}");
+    }
 }
 
 fn value(environment: &[(String, String)], name: &str) -> String {
@@ -102,6 +132,8 @@ fn definitions_that_a_cluster_has_are_never_taken_over() {
 fn every_combination_of_values_is_taken_by_the_api_server_and_understood_by_the_agent() {
     let control_plane = ControlPlane::start(Options::new()).unwrap();
     let chart_dir = chart().display().to_string();
+    // What the chart uses of the Prometheus operator's kinds, which a cluster without it has not.
+    control_plane.apply(include_str!("monitoring.yaml")).unwrap();
     helm(&control_plane, NAMESPACE, &["install", "manx", &chart_dir]).unwrap();
     let mut combinations = 0;
     for entry in fs::read_dir(chart().join("ci")).unwrap() {
@@ -132,9 +164,10 @@ fn every_combination_of_values_is_taken_by_the_api_server_and_understood_by_the_
             Config::read(&Settings::from_environment(variables)).with_context(|| name.clone()).unwrap();
         assert_eq!(config.notices, [], "{name}");
         assert!(config.datastore.is_kubernetes(), "{name}");
+        assert_asked_where_the_agent_listens(&container(&control_plane).unwrap(), &config, &name);
         combinations += 1;
     }
-    assert!(combinations >= 5, "{combinations}");
+    assert!(combinations >= 7, "{combinations}");
 }
 
 #[test]
@@ -152,6 +185,7 @@ fn in_any_namespace_the_agents_may_do_what_they_do_and_read_secrets_only_there()
         ("update", "ipamblocks.crd.projectcalico.org", "default"),
         ("update", "leases.coordination.k8s.io/manx-leader", NAMESPACE),
         ("watch", "secrets", "network"),
+        ("watch", "networkpolicies.networking.k8s.io", "default"),
     ] {
         assert!(may(verb, resource, namespace), "it cannot {verb} {resource} in {namespace}");
     }
@@ -159,6 +193,7 @@ fn in_any_namespace_the_agents_may_do_what_they_do_and_read_secrets_only_there()
         ("list", "secrets", NAMESPACE),
         ("list", "secrets", "default"),
         ("patch", "nodes", "default"),
+        ("update", "networkpolicies.networking.k8s.io", "default"),
         ("create", "customresourcedefinitions.apiextensions.k8s.io", "default"),
     ] {
         assert!(!may(verb, resource, namespace), "it can {verb} {resource} in {namespace}");

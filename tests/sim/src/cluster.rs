@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::{IpNet, Ipv4Net};
 use manx::agent::{Agent, Doors};
 use manx::config::{Config, Settings};
+use manx::status::Status;
 use manx_datastore::testing::{Faults, Faulty};
 use manx_datastore::{Datastore, Memory, Only};
 use manx_felix::{Hop, Route, RouteKey, Target};
@@ -297,9 +298,14 @@ impl Cluster {
 
     /// What the agent of a node complains about.
     pub async fn problems(&self, name: &str) -> Vec<String> {
+        self.status(name).await.problems
+    }
+
+    /// What the agent of a node says of itself.
+    pub async fn status(&self, name: &str) -> Status {
         match self.nodes.get(name).and_then(|node| node.agent.as_ref()) {
-            Some(agent) => agent.view.status().await.problems,
-            None => vec!["there is no agent".to_owned()],
+            Some(agent) => agent.view.status().await,
+            None => Status { problems: vec!["there is no agent".to_owned()], ..Status::default() },
         }
     }
 }

@@ -172,11 +172,11 @@ impl Memory {
     }
 }
 
-/// Nothing secret; and nobody who lists all that IPAM has does so to go by it later, while each pod of the cluster would
-/// change it.
+/// Nothing secret, and no policy, at which only the node that leads looks; and nobody who lists all that IPAM has does so to
+/// go by it later, while each pod of the cluster would change it.
 fn is_kept((kind, only): &Question) -> bool {
     let all_of_ipam = matches!(kind, Kind::IPAMBlock | Kind::IPAMHandle) && *only == Only::All;
-    *kind != Kind::Secret && !all_of_ipam
+    *kind != Kind::Secret && !Kind::POLICIES.contains(kind) && !all_of_ipam
 }
 
 fn same(before: &Answer, after: &Answer) -> bool {
