@@ -136,7 +136,7 @@ impl Owner {
         let answers = self.ask(cluster, &half).await;
         for (request, answer) in half.into_iter().zip(answers) {
             if answer.is_err() {
-                self.absence.away |= answer.is_err_and(|error| is_unavailable(&error));
+                self.absence.away |= answer.is_err_and(|error| error.is_unavailable());
                 self.absence.half.insert(request.handle.clone(), request);
             }
         }
