@@ -12,7 +12,7 @@ STATIC := -C target-feature=+crt-static -C strip=symbols \
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test test-core sim bench-api bench-cni build image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
+.PHONY: help demo demo-kubernetes cluster-demo cluster-up cluster-down conformance cluster test test-core sim bench-api bench-cni build image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,22 @@ demo: setup build ## A small cluster, pods, pings, IPIP and plain BGP (KEEP=1 le
 demo-kubernetes: setup kubernetes build ## The same on a real kube-apiserver, driven with kubectl (KEEP=1; root, Go)
 	@tests/with-ipip tests/demo --kubernetes
 
-test: setup kubernetes build ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
+cluster-demo: setup cluster build image ## A real Kubernetes, kubelet and containerd too, gets its network by `helm install` (KEEP=1; root, Go)
+	@$(TARGET)/release/lab cluster demo $(if $(filter 1,$(KEEP)),--keep)
+
+cluster-up: setup cluster build image ## Such a cluster, left up to play with
+	@$(TARGET)/release/lab cluster up
+
+cluster-down: ## Takes it down
+	@$(TARGET)/release/lab --lab cluster down
+
+conformance: setup cluster build image ## Kubernetes' own network tests as the judge, in a table (CONFORMANCE='--network ptp', '--compare ptp', '--runs 3')
+	@tests/setup conformance
+	@tests/kubernetes/build conformance
+	@tests/kubernetes/images/build agnhost
+	@$(TARGET)/release/lab cluster conformance $(CONFORMANCE)
+
+test: setup cluster build image ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
 	@tests/bird16
 	@tests/run all
 
@@ -59,6 +74,10 @@ manifest: ## The chart as plain manifests for kubectl, in target/chart (CHART='-
 
 kubernetes: ## kube-apiserver, etcd, kubectl and helm for the tests (Go; minutes, the first time)
 	@tests/kubernetes/build
+
+cluster: ## All of Kubernetes for the tests, as programs and images: kubelet, kube-proxy, CoreDNS… (Go; minutes, the first time)
+	@tests/kubernetes/build cluster
+	@tests/kubernetes/images/build
 
 setup:
 	@tests/setup

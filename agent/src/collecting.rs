@@ -3,11 +3,14 @@
 //! What is judged to be left behind has looked so for a grace period, and each action is a compare-and-swap on what was
 //! seen. Right before a pod's addresses are released its Pod is looked at once more.
 
+use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use manx_datastore::Datastore;
 use manx_ipam::{Action, Collector, DEFAULT_GRACE, Error, Metrics};
+use manx_model::Node;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -46,6 +49,7 @@ impl Collecting {
             }
             let mut collector = Collector::new(DEFAULT_GRACE);
             while *self.leads.borrow_and_update() {
+                let nodes = Arc::clone(&self.cluster.borrow().nodes);
                 if !is_locked(&self.cluster.borrow()) {
                     let failed = self.collect(&mut collector).await.err();
                     let told = failed.map(|error| format!("what was left behind is not collected: {error}"));
@@ -53,6 +57,8 @@ impl Collecting {
                 }
                 tokio::select! {
                     () = sleep(INTERVAL) => {}
+                    // What such a node held is certainly left behind, and its blocks may be scarce.
+                    () = goes(&mut self.cluster, &nodes) => {}
                     changed = self.leads.changed() => if changed.is_err() { return },
                 }
             }
@@ -82,9 +88,17 @@ impl Collecting {
     }
 }
 
+/// Waits until one of these nodes is none of the cluster's any more.
+async fn goes(cluster: &mut watch::Receiver<Arc<Cluster>>, nodes: &BTreeMap<String, Arc<Node>>) {
+    let gone = |now: &Arc<Cluster>| nodes.keys().any(|node| !now.nodes.contains_key(node));
+    if cluster.wait_for(gone).await.is_err() {
+        // Nobody tells any more; the clock still does.
+        pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
     use manx_datastore::{Memory, Only};
@@ -146,6 +160,40 @@ mod tests {
         assert_eq!(handles().await.len(), 2, "it may be on its way");
         sleep(DEFAULT_GRACE * 2).await;
         assert_eq!(handles().await, ["net.here"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_deleted_node_had_is_given_back_at_once() {
+        let store = store().await;
+        let find = async |kind: Kind| {
+            let found = store.list(kind, &Only::All).await.unwrap();
+            found.into_iter().flatten().next().unwrap()
+        };
+        store.delete(&find(Kind::Pod).await).await.unwrap();
+        let (node, _) = Node::from_object(&Object::new(Kind::Node, "n1", &json!({}))).unwrap();
+        let nodes = Arc::new([("n1".to_owned(), Arc::new(node))].into());
+        let (told, cluster) = watch::channel(Arc::new(Cluster { nodes, ..Cluster::default() }));
+        let (_leads, leading) = watch::channel(true);
+        tokio::spawn(
+            Collecting {
+                knows_pods: true,
+                store: Arc::new(store.clone()),
+                cluster,
+                leads: leading,
+                counted: watch::Sender::default(),
+                wall_clock: || SystemTime::UNIX_EPOCH,
+                problems: Problems::default(),
+            }
+            .run(),
+        );
+        sleep(Duration::from_secs(1)).await;
+        let handles = async || store.list(Kind::IPAMHandle, &Only::All).await.unwrap().len();
+        assert_eq!(handles().await, 2);
+
+        store.delete(&find(Kind::Node).await).await.unwrap();
+        told.send_replace(Arc::default());
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(handles().await, 0);
     }
 
     /// The paused clock of the test, as time of day.

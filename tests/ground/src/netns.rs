@@ -62,6 +62,16 @@ pub fn add<S: AsRef<str>>(names: &[S]) -> Result<()> {
     ip_batch(&["-batch", "-"], &lines)
 }
 
+/// Gives the namespace of a process a name as well, which keeps it for as long as the name is there.
+pub fn attach(name: &str, pid: u32) -> Result<()> {
+    ip_batch(&["-batch", "-"], &[format!("netns attach {name} {pid}")])
+}
+
+/// Takes the name of a namespace away, which ends with its last process then.
+pub fn detach(name: &str) -> Result<()> {
+    ip_batch(&["-batch", "-"], &[format!("netns del {name}")])
+}
+
 /// Ends every process in the namespaces and deletes these; names that are gone already are no error.
 pub fn remove<S: AsRef<str>>(names: &[S]) -> Result<()> {
     let there: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|name| exists(name)).collect();
@@ -118,7 +128,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-fn kill_all(names: &[&str]) -> Result<()> {
+/// Ends every process in the namespaces.
+pub fn kill_all(names: &[&str]) -> Result<()> {
     crate::eventually(std::time::Duration::from_secs(10), "the processes in the namespaces to end", || {
         let pids: Vec<u32> = names.iter().flat_map(|name| pids(name)).collect();
         for pid in &pids {

@@ -12,10 +12,10 @@ use rustix::process::Signal;
 use crate::daemon::Daemon;
 use crate::folder::Folder;
 use crate::http::Client;
-use crate::kubectl::Kubectl;
 use crate::options::Endpoints;
+use crate::tool::Tool;
 use crate::users::{ADMIN, TOKENS, Users};
-use crate::{Audit, Options, audit, pki};
+use crate::{Audit, Options, audit, controllers, pki};
 
 /// A start takes two to four seconds; machines that build at the same time have taken many times that.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,13 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct ControlPlane {
     // In the order in which they are to end: first who asks, then who is asked, then their files.
+    controllers: Vec<Daemon>,
     api_server: Daemon,
     etcd: Daemon,
     folder: Folder,
     address: SocketAddr,
     users: Users,
     client: Client,
-    kubectl: Kubectl,
+    kubectl: Tool,
+    helm: Option<Tool>,
     audit: Audit,
     outlives: bool,
 }
@@ -54,25 +56,34 @@ impl ControlPlane {
         let users = Users::write(&options, dir, endpoints.api_server)?;
         let namespace = options.namespace_name();
         let client = Client::new(endpoints.api_server, namespace, authority, users.token(ADMIN)?)?;
-        let kubectl = [inside(namespace), vec![program("kubectl")?]].concat();
+        let tool = |name, folders: &[&str]| {
+            Tool::write(dir, name, &[inside(namespace), vec![program(name)?]].concat(), folders)
+        };
+        let helm = || tool("helm", &["HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]);
+        let controllers = controllers::programs(&options, &users)?.into_iter();
         let mut control_plane = ControlPlane {
+            controllers: controllers
+                .map(|(name, args)| daemon(&options, name, args, dir))
+                .collect::<Result<_>>()?,
             api_server: daemon(&options, "kube-apiserver", api_server_args(&options, &endpoints), dir)?,
             etcd: daemon(&options, "etcd", etcd_args(&endpoints), dir)?,
             address: endpoints.api_server,
             users,
             client,
-            kubectl: Kubectl::write(dir, &kubectl)?,
+            kubectl: tool("kubectl", &["KUBECACHEDIR"])?,
+            helm: options.whole.then(helm).transpose()?,
             audit: Audit::write(dir)?,
             outlives: options.outlives,
             folder,
         };
         control_plane.etcd.start()?;
         control_plane.restart()?;
+        control_plane.controllers.iter_mut().try_for_each(Daemon::start)?;
         Ok(control_plane)
     }
 
-    /// The folder of its files: logs (`kube-apiserver.log`, `etcd.log`, `audit.log`), kubeconfigs, and the script
-    /// `kubectl`, which people may use.
+    /// The folder of its files: logs (`kube-apiserver.log`, `etcd.log`, `audit.log`), kubeconfigs, and the scripts
+    /// `kubectl` and, of a whole one, `helm`, which people may use.
     pub fn dir(&self) -> &Path {
         self.folder.path()
     }
@@ -100,6 +111,11 @@ impl ControlPlane {
     /// Runs the real kubectl as `admin`; its standard output. A nonzero exit code is an error with its words.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl.run(args, "")
+    }
+
+    /// Runs the real helm as `admin`, on a control plane that is [whole](Options::whole); its standard output.
+    pub fn helm(&self, args: &[&str]) -> Result<String> {
+        self.helm.as_ref().ok_or_else(|| anyhow!("a control plane has a helm if it is whole"))?.run(args, "")
     }
 
     /// `kubectl apply` of manifests, as `admin`.
@@ -157,6 +173,7 @@ impl ControlPlane {
     /// end it then; `lab down` ends what runs in a namespace of a lab.
     pub fn leave(mut self) -> Result<()> {
         ensure!(self.outlives, "a control plane ends with its process unless it was started `outliving` it");
+        self.controllers.iter_mut().for_each(Daemon::leave);
         self.api_server.leave();
         self.etcd.leave();
         Ok(())
@@ -198,7 +215,7 @@ fn inside(namespace: Option<&str>) -> Vec<String> {
 
 fn program(name: &str) -> Result<String> {
     let path = manx_ground::target_dir().join("kubernetes/bin").join(name);
-    ensure!(path.is_file(), "{} is not built; run `make kubernetes`", path.display());
+    ensure!(path.is_file(), "{} is not built; run `tests/kubernetes/build {name}`", path.display());
     path.into_os_string().into_string().map_err(|path| anyhow!("{} is not UTF-8", path.display()))
 }
 
@@ -232,8 +249,6 @@ fn api_server_args(options: &Options, endpoints: &Endpoints) -> Vec<String> {
         format!("--token-auth-file={TOKENS}"),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
-        // Without a controller manager no namespace has the service account that this would ask for with every pod.
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
         format!("--audit-policy-file={}", audit::POLICY_FILE),
         format!("--audit-log-path={}", audit::LOG_FILE),
         // Megabytes: it is read as one file.
@@ -244,6 +259,7 @@ fn api_server_args(options: &Options, endpoints: &Endpoints) -> Vec<String> {
         // (RFC 5737).
         args.extend(["--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"].map(str::to_owned));
     }
+    args.extend(controllers::api_server_args(options));
     args.extend(options.api_server_args.iter().cloned());
     args
 }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use crate::controllers;
+
 /// The port of an API server that has a namespace for itself.
 const USUAL_PORT: u16 = 6443;
 /// Below the ports that Linux gives to whoever asks for any (32768 and more): nobody gets the port of an API server
@@ -18,6 +20,7 @@ pub struct Options {
     pub(crate) users: Vec<(String, Vec<String>)>,
     pub(crate) api_server_args: Vec<String>,
     pub(crate) outlives: bool,
+    pub(crate) whole: bool,
 }
 
 impl Options {
@@ -56,6 +59,13 @@ impl Options {
     pub fn outliving(mut self, dir: impl Into<PathBuf>) -> Self {
         self.outlives = true;
         self.dir(dir)
+    }
+
+    /// Runs the controllers and the scheduler as well, with service accounts, and makes the API server able to ask kubelets
+    /// (logs, exec): what real nodes need. Only in a [namespace](Options::namespace) of its own, as their ports are fixed.
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        controllers::users().iter().fold(self, |options, user| options.user(user, &[]))
     }
 
     pub(crate) fn namespace_name(&self) -> Option<&str> {

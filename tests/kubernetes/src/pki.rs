@@ -1,12 +1,15 @@
-//! The identities of a control plane: its own authority, the API server's certificate, the key of service accounts.
-//! Elliptic curves throughout, as an RSA key costs seconds under emulation.
+//! The identities of a control plane: its own authority, the API server's certificates, the key of service
+//! accounts. Elliptic curves throughout, as an RSA key costs seconds under emulation.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::pki_types::CertificateDer;
 
 /// Under which names the API server is known, beside its address; the last is the first address of [`SERVICES`].
@@ -17,6 +20,8 @@ pub(crate) const SERVICES: &str = "10.96.0.0/16";
 pub(crate) const AUTHORITY: &str = "ca.crt";
 pub(crate) const SERVER_CERTIFICATE: &str = "kube-apiserver.crt";
 pub(crate) const SERVER_KEY: &str = "kube-apiserver.key";
+pub(crate) const KUBELET_CLIENT_CERTIFICATE: &str = "kubelet-client.crt";
+pub(crate) const KUBELET_CLIENT_KEY: &str = "kubelet-client.key";
 pub(crate) const SERVICE_ACCOUNT_KEY: &str = "service-accounts.key";
 pub(crate) const SERVICE_ACCOUNT_PUBLIC_KEY: &str = "service-accounts.pub";
 
@@ -32,6 +37,9 @@ pub(crate) fn write(dir: &Path, address: IpAddr) -> Result<CertificateDer<'stati
     let server = server(address)?.signed_by(&server_key, &issuer)?;
     file(dir, SERVER_CERTIFICATE, &server.pem())?;
     file(dir, SERVER_KEY, &server_key.serialize_pem())?;
+    let client_key = KeyPair::generate()?;
+    file(dir, KUBELET_CLIENT_CERTIFICATE, &kubelet_client().signed_by(&client_key, &issuer)?.pem())?;
+    file(dir, KUBELET_CLIENT_KEY, &client_key.serialize_pem())?;
     let service_accounts = KeyPair::generate()?;
     file(dir, SERVICE_ACCOUNT_KEY, &service_accounts.serialize_pem())?;
     file(dir, SERVICE_ACCOUNT_PUBLIC_KEY, &service_accounts.public_key_pem())?;
@@ -51,6 +59,15 @@ fn server(address: IpAddr) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(names.collect::<Vec<_>>())?;
     params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
     Ok(params)
+}
+
+/// As whom the API server asks kubelets for logs and the like: somebody who may do everything.
+fn kubelet_client() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver-kubelet-client");
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 fn file(dir: &Path, name: &str, text: &str) -> Result<()> {

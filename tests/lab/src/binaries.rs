@@ -1,8 +1,8 @@
-//! Where the two binaries under test are.
+//! Where the binaries under test are, and what a whole Kubernetes is made of.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::target_dir;
 
@@ -15,6 +15,34 @@ pub fn manx_binary() -> Result<PathBuf> {
 /// `target/x86_64-unknown-linux-gnu/release`.
 pub fn cni_binary() -> Result<PathBuf> {
     find("MANX_CNI_BIN", &format!("{}-unknown-linux-gnu/release/manx-cni", std::env::consts::ARCH))
+}
+
+/// The container image under test: `MANX_IMAGE`, otherwise what `make image` leaves in `target/image`.
+pub fn manx_image() -> Result<PathBuf> {
+    if std::env::var_os("MANX_IMAGE").is_some() {
+        return find("MANX_IMAGE", "");
+    }
+    let folder = target_dir().join("image");
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    // As Go, and so Kubernetes, names architectures.
+    let machine = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let wanted = format!("-linux-{machine}.oci.tar");
+    let mut images = entries.filter(|path| path.to_string_lossy().ends_with(&wanted));
+    images.next().with_context(|| format!("there is no image in {}; run `make image`", folder.display()))
+}
+
+/// One of the programs of Kubernetes, for instance `kubelet`.
+pub fn kubernetes_program(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join("kubernetes/bin").join(name);
+    ensure!(path.is_file(), "{} is not built; run `tests/kubernetes/build {name}`", path.display());
+    Ok(path)
+}
+
+/// One of the images that a cluster needs or its tests use, for instance `busybox`.
+pub fn kubernetes_image(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join(format!("kubernetes/images/{name}.tar"));
+    ensure!(path.is_file(), "{} is not made; run `tests/kubernetes/images/build {name}`", path.display());
+    Ok(path)
 }
 
 fn find(variable: &str, below_target: &str) -> Result<PathBuf> {

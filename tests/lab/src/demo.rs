@@ -2,6 +2,7 @@
 //! as it is. The cluster's objects are in a directory, or, with `--kubernetes`, on a real API server, where kubectl makes
 //! and changes them. Everything that is shown is read from the kernel, from BIRD and from the wire while it happens.
 
+pub(crate) mod cluster;
 mod kubernetes;
 
 use std::net::Ipv4Addr;
@@ -304,6 +305,13 @@ fn look_around(cluster: Cluster) -> Result<()> {
 
 fn chapter(title: &str) {
     println!("\n== {title}");
+}
+
+/// What somebody else has said.
+fn indented(text: &str) {
+    for line in text.lines() {
+        println!("    {line}");
+    }
 }
 
 fn say(text: &str) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::machine::cgroup;
 use crate::node::Node;
 use crate::state::{self, Owner};
 use crate::topology::{Fabric, Topology};
@@ -303,6 +304,7 @@ fn check_name(name: &str) -> Result<()> {
 
 fn remove(name: &str, dir: &Path) -> Result<()> {
     netns::remove(&netns::with_prefix(&format!("{name}-")))?;
+    cgroup::remove_all(name)?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))

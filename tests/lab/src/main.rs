@@ -1,5 +1,6 @@
 //! The program `lab`: raise a small cluster in network namespaces, look around in it, take it down.
 
+mod conformance;
 mod demo;
 
 use std::os::unix::process::CommandExt as _;
@@ -9,6 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use manx_lab::{Fabric, Lab, Options, Swept, Topology, netns};
 
+/// The name of a lab that was given none.
+const DEFAULT: &str = "manx";
+
 /// Small clusters in network namespaces: nodes, a ToR router with BIRD, a host outside, pods.
 ///
 /// Nothing is added to this machine's own network namespace. Needs root.
@@ -16,7 +20,7 @@ use manx_lab::{Fabric, Lab, Options, Swept, Topology, netns};
 #[command(name = "lab", version)]
 struct Args {
     /// The lab's name, the prefix of its namespaces.
-    #[arg(long, global = true, default_value = "manx", env = "LAB")]
+    #[arg(long, global = true, default_value = DEFAULT, env = "LAB")]
     lab: String,
     #[command(subcommand)]
     verb: Verb,
@@ -55,6 +59,12 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// A real Kubernetes, with a real kubelet and containerd on each node, and Manx installed in it by Helm: needs what
+    /// `make cluster` builds. The name is `cluster` unless --lab says another.
+    Cluster {
+        #[command(subcommand)]
+        verb: ClusterVerb,
+    },
     /// A shell in the namespace of a node, a pod, `tor` or `outside`.
     Shell {
         /// For instance `node1`.
@@ -68,6 +78,24 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum ClusterVerb {
+    /// Raise it and leave it up; `lab --lab cluster down` takes it down.
+    Up {
+        /// With no network: nodes stay NotReady until you install one.
+        #[arg(long)]
+        empty: bool,
+    },
+    /// Tell how `helm install` makes a network, and what it is good for.
+    Demo {
+        /// Leave the cluster up.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the upstream end-to-end tests against it and print a table.
+    Conformance(conformance::Args),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -89,6 +117,7 @@ fn main() -> ExitCode {
         Verb::Status => Lab::open(&args.lab).and_then(|lab| status(&lab)),
         Verb::List => list(),
         Verb::Demo { kubernetes, keep } => demo::run(args.lab, keep, kubernetes),
+        Verb::Cluster { verb } => cluster(args.lab, verb),
         Verb::Shell { namespace } => Lab::open(&args.lab).and_then(|lab| shell(&lab, &namespace)),
         Verb::Exec { namespace, command } => {
             Lab::open(&args.lab).and_then(|lab| become_command(&lab, &namespace, &command))
@@ -100,6 +129,15 @@ fn main() -> ExitCode {
             eprintln!("lab: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn cluster(lab: String, verb: ClusterVerb) -> Result<()> {
+    let name = if lab == DEFAULT { "cluster".to_owned() } else { lab };
+    match verb {
+        ClusterVerb::Up { empty } => demo::cluster::up(name, empty),
+        ClusterVerb::Demo { keep } => demo::cluster::run(name, keep),
+        ClusterVerb::Conformance(args) => conformance::run(name, &args),
     }
 }
 

@@ -5,6 +5,7 @@
 //! target/lab/NAME/topology.json
 //! target/lab/NAME/bird.{conf,ctl,log}
 //! target/lab/NAME/NODE/           cni.sock, spool/, logs of the node's processes
+//!                                 etc-cni/ … var-log/ of a real node: what it does not share with this machine
 //! target/lab/NAME/pods/POD.{json,uid}
 //! target/lab/NAME/datastore/     of a cluster over a directory
 //! target/lab/NAME/kubernetes/    of a cluster on Kubernetes: its kubectl, kubeconfigs and logs

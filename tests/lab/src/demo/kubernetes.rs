@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use manx_lab::{Cluster, Lab};
 
-use super::{chapter, say};
+use super::{chapter, indented, say};
 
 /// The pool, as a user of Calico writes it.
 const POOL: &str = "\
@@ -80,10 +80,4 @@ pub(super) fn look_around(kubectl: &str) -> String {
         let _ = writeln!(text, "    {kubectl} {command}{what}");
     }
     text
-}
-
-fn indented(text: &str) {
-    for line in text.lines() {
-        println!("    {line}");
-    }
 }

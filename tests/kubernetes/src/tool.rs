@@ -1,4 +1,4 @@
-//! The real kubectl, for tests and, by a script in the folder of the control plane, for people.
+//! The real kubectl and helm, for tests and, by scripts in the folder of the control plane, for people.
 
 use std::fs::{self, Permissions};
 use std::io::Write as _;
@@ -10,39 +10,47 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::users::ADMIN;
 
-/// The script, which does as kubectl, as the administrator of this control plane.
+/// A script in the folder of the control plane, which runs a program as the administrator of that control plane.
 #[derive(Debug)]
-pub(crate) struct Kubectl {
+pub(crate) struct Tool {
+    name: &'static str,
     script: PathBuf,
 }
 
-impl Kubectl {
-    /// Writes the script: `program` begins the command line that runs kubectl.
-    pub(crate) fn write(dir: &Path, program: &[String]) -> Result<Self> {
-        let script = dir.join("kubectl");
+impl Tool {
+    /// Writes the script `name`: `program` begins the command line that runs it, and each of the variables `folders` names
+    /// a folder for what it keeps, all of them the same.
+    pub(crate) fn write(
+        dir: &Path,
+        name: &'static str,
+        program: &[String],
+        folders: &[&str],
+    ) -> Result<Self> {
+        let script = dir.join(name);
         let words: Vec<String> = program.iter().map(|word| quoted(word)).collect();
+        let cache = path(dir, &format!("{name}-cache"));
+        let exports: String = folders.iter().map(|variable| format!("export {variable}={cache}\n")).collect();
         let text = format!(
             "#!/bin/sh\n\
-             # kubectl for the control plane in this folder; a --kubeconfig among the arguments takes precedence.\n\
-             export KUBECACHEDIR={}\n\
+             # {name} for the control plane in this folder; a --kubeconfig among the arguments takes precedence.\n\
+             {exports}\
              exec {} --kubeconfig {} \"$@\"\n",
-            path(dir, "kubectl-cache"),
             words.join(" "),
             path(dir, &format!("{ADMIN}.kubeconfig")),
         );
         fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
         fs::set_permissions(&script, Permissions::from_mode(0o755))?;
-        Ok(Kubectl { script })
+        Ok(Tool { name, script })
     }
 
-    /// Runs kubectl to its end; its standard output. A nonzero exit code is an error with its words.
+    /// Runs it to its end; its standard output. A nonzero exit code is an error with its words.
     pub(crate) fn run(&self, args: &[&str], input: &str) -> Result<String> {
         let output =
             self.output(args, input).with_context(|| format!("cannot run {}", self.script.display()))?;
         let stdout = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            bail!("kubectl {}: {}: {}{}", args.join(" "), output.status, stderr.trim(), stdout.trim());
+            bail!("{} {}: {}: {}{}", self.name, args.join(" "), output.status, stderr.trim(), stdout.trim());
         }
         Ok(stdout.into_owned())
     }
@@ -60,7 +68,7 @@ impl Kubectl {
             .spawn()?;
         let stdin = child.stdin.take();
         std::thread::scope(|scope| {
-            // A kubectl that ends early closes the pipe; its own words say more than EPIPE does.
+            // A program that ends early closes the pipe; its own words say more than EPIPE does.
             scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
             child.wait_with_output()
         })
