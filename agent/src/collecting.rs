@@ -22,6 +22,9 @@ use crate::problems::Problems;
 /// Everything is looked at twice in a grace period.
 const INTERVAL: Duration = Duration::from_secs(DEFAULT_GRACE.as_secs() / 2);
 
+/// Addresses, then blocks, then what refers to them; a store that others write to at the same time is not chased for ever.
+const LOOKS: usize = 4;
+
 /// Collects, as long as this node leads.
 pub struct Collecting {
     /// There is a Pod object for every pod. Otherwise what a pod holds is left to its node.
@@ -51,7 +54,7 @@ impl Collecting {
             while *self.leads.borrow_and_update() {
                 let nodes = Arc::clone(&self.cluster.borrow().nodes);
                 if !is_locked(&self.cluster.borrow()) {
-                    let failed = self.collect(&mut collector).await.err();
+                    let failed = self.collect_all(&mut collector).await.err();
                     let told = failed.map(|error| format!("what was left behind is not collected: {error}"));
                     self.problems.set("collector", told);
                 }
@@ -67,7 +70,19 @@ impl Collecting {
         }
     }
 
-    async fn collect(&self, collector: &mut Collector) -> Result<(), Error> {
+    /// Looks again after something was collected: a block is found empty once its last address was given back.
+    async fn collect_all(&self, collector: &mut Collector) -> Result<(), Error> {
+        for _ in 0..LOOKS {
+            if !self.collect(collector).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks once, and collects what is due; whether there was anything.
+    async fn collect(&self, collector: &mut Collector) -> Result<bool, Error> {
+        let mut collected = false;
         let census = Census::take(&*self.store).await?;
         for action in collector.observe(census.observed(), (self.wall_clock)()) {
             if let Action::ReleaseHandle { pod: Some(pod), held, .. } = &action {
@@ -81,10 +96,11 @@ impl Collecting {
             }
             if collector.carry_out(&*self.store, (self.wall_clock)(), &census.config, &action).await? {
                 tracing::info!("collected: {action}");
+                collected = true;
             }
         }
         self.counted.send_replace(Some(Arc::new(collector.metrics(census.observed()))));
-        Ok(())
+        Ok(collected)
     }
 }
 
@@ -194,6 +210,7 @@ mod tests {
         told.send_replace(Arc::default());
         sleep(Duration::from_secs(1)).await;
         assert_eq!(handles().await, 0);
+        assert_eq!(store.list(Kind::BlockAffinity, &Only::All).await.unwrap().len(), 0);
     }
 
     /// The paused clock of the test, as time of day.

@@ -136,10 +136,17 @@ mod tests {
 
     #[test]
     fn a_blank_in_the_path_of_the_tree_does_not_end_it() {
-        let text = fstab(Path::new("/my tree/node1")).unwrap();
+        let text = fstab(Path::new("/my tree/node1"), false).unwrap();
         assert!(
             text.contains("\n/my\\040tree/node1/etc-cni /etc/cni none bind,X-mount.mkdir 0 0\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn on_an_overlay_containers_live_in_memory() {
+        let text = fstab(Path::new("/tree/node1"), true).unwrap();
+        assert!(text.contains("\nmanx-lab-images /var/lib/containerd tmpfs "), "{text}");
+        assert!(!text.contains("var-lib-containerd"), "{text}");
     }
 }
