@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_ipam::{Allocator, AssignRequest, Assigned, Leftovers, SweepReport};
+use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
 use manx_model::{AffinitySpec, AffinityState, AllocationAttribute, Object, affinity_name};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -332,11 +332,8 @@ impl Owner {
         if is_locked(&cluster) {
             return handles.iter().map(|_| Ok(Release::Owed)).collect();
         }
-        let (config, mut leftovers) = (Arc::clone(&cluster.ipam), Leftovers::default());
-        let now = (self.wall_clock)();
-        let released = self.allocator.release_addresses(&*self.store, now, &config, handles, &mut leftovers);
-        let answers = released.await;
-        self.delete(leftovers);
+        let config = Arc::clone(&cluster.ipam);
+        let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
             Err(error) if error.is_unavailable() => {
                 self.absence.begin();
@@ -348,19 +345,6 @@ impl Owner {
             }
         };
         handles.iter().zip(answers).map(|(handle, answer)| settle(handle, answer)).collect()
-    }
-
-    /// Beside everything else: no pod waits for it.
-    fn delete(&self, leftovers: Leftovers) {
-        if leftovers.is_empty() {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        tokio::spawn(async move {
-            for (handle, error) in leftovers.delete(&*store).await {
-                tracing::debug!(handle, "holds nothing, and is left to the collector: {error}");
-            }
-        });
     }
 
     async fn assign(&mut self, batch: Vec<(AssignRequest, Reply<Granted>)>) {

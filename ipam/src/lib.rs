@@ -50,7 +50,6 @@ pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed,
 pub use error::Error;
 pub use pod_cidr::{is_for_pods, next_in_pod_cidr, tunnel_in_pod_cidr};
 pub use redeem::Broken;
-pub use release::Leftovers;
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
 pub use reserve::DEFAULT_RESERVE;
 pub use single::release_address;

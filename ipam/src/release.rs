@@ -1,18 +1,18 @@
 //! Giving addresses back, by handle.
 //!
 //! The block is written first, then the handle is deleted in the version that is remembered: a compare-and-swap in itself.
-//! Whoever waits for the addresses need not wait for that ([`Leftovers`]).
+//! A release that comes alone has both written beside each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 use manx_model::IpamConfigSpec;
 
-use crate::affinity::read_block;
+use crate::affinity::{delete, read_block};
 use crate::block::{self, Block, addresses_of};
 use crate::handle::{self, Handle};
 use crate::{Allocator, Error, TRIES};
@@ -43,27 +43,6 @@ impl Allocator {
         config: &IpamConfigSpec,
         handles: &[String],
     ) -> Vec<Result<Vec<IpAddr>, Error>> {
-        let mut leftovers = Leftovers::default();
-        let mut answers = self.release_addresses(store, now, config, handles, &mut leftovers).await;
-        for (failed, error) in leftovers.delete(store).await {
-            let of_it = handles.iter().zip(&mut answers).filter(|(handle, _)| **handle == failed);
-            of_it.for_each(|(_, answer)| *answer = Err(error.clone()));
-        }
-        answers
-    }
-
-    /// As [`Self::release`]; what is then still to be done is added to `leftovers`, for whoever has the time.
-    ///
-    /// # Errors
-    /// As for [`Self::release`].
-    pub async fn release_addresses(
-        &mut self,
-        store: &dyn Datastore,
-        now: SystemTime,
-        config: &IpamConfigSpec,
-        handles: &[String],
-        leftovers: &mut Leftovers,
-    ) -> Vec<Result<Vec<IpAddr>, Error>> {
         if let Err(error) = self.ensure_loaded(store, now).await {
             return handles.iter().map(|_| Err(error.clone())).collect();
         }
@@ -72,12 +51,26 @@ impl Allocator {
         let mut todo: BTreeSet<&str> = handles.iter().map(String::as_str).collect();
         for _ in 0..TRIES {
             self.where_held(store, &todo, &mut releasing).await;
-            for (cidr, handles) in std::mem::take(&mut releasing.blocks) {
-                let released =
-                    self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
-                releasing.settle(cidr, &handles, released);
+            let beside = self.take_beside(&releasing);
+            let deleting = async {
+                match &beside {
+                    Some((_, known)) => delete(store, &known.object).await.map(|()| true),
+                    None => Ok(false),
+                }
+            };
+            let blocks = std::mem::take(&mut releasing.blocks);
+            let freeing = async {
+                for (cidr, handles) in blocks {
+                    let released =
+                        self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
+                    releasing.settle(cidr, &handles, released);
+                }
+            };
+            let (deleted, ()) = join(deleting, freeing).await;
+            if let (Some((handle, _)), Ok(true)) = (&beside, deleted) {
+                releasing.cleared.remove(handle);
             }
-            todo = self.forget_handles(store, &mut releasing, leftovers).await;
+            todo = self.forget_handles(store, &mut releasing).await;
             if todo.is_empty() {
                 break;
             }
@@ -124,36 +117,41 @@ impl Allocator {
         }
     }
 
-    /// Deletes the handles that hold nothing any more, all at once; returns those that turn out to name other blocks. One
-    /// that names none but cleared blocks, as far as is known, is left over.
+    /// The handle of a release that comes alone, if all that it names is in blocks of our own: it is deleted beside their
+    /// write. Whoever is killed in between leaves an address without its handle, which the next start finds, or the reverse,
+    /// which the repeated release finds.
+    fn take_beside<'h>(&mut self, releasing: &Releasing<'h>) -> Option<(&'h str, Handle)> {
+        let mut handles = releasing.cleared.keys();
+        let (handle, None) = (*handles.next()?, handles.next()) else { return None };
+        let own = |cidr: &IpNet| self.blocks.contains_key(cidr);
+        let named = handle::blocks(&self.handles.get(handle)?.spec).collect::<Vec<_>>();
+        (releasing.blocks.keys().all(own) && named.iter().all(own)).then_some(())?;
+        Some((handle, self.handles.remove(handle)?))
+    }
+
+    /// Deletes the handles that hold nothing any more, all at once; returns those that turn out to name other blocks.
     async fn forget_handles<'h>(
         &mut self,
         store: &dyn Datastore,
         releasing: &mut Releasing<'h>,
-        leftovers: &mut Leftovers,
     ) -> BTreeSet<&'h str> {
         let clear = std::mem::take(&mut releasing.cleared).into_iter();
-        let clear = clear.filter(|(handle, _)| matches!(releasing.answers.get(handle), Some(Ok(_))));
-        let (mut named, mut forgetting) = (Vec::new(), Vec::new());
-        for (handle, cleared) in clear {
-            // Whatever comes of it, what we knew is old.
-            match self.handles.remove(handle) {
-                Some(known) if handle::blocks(&known.spec).all(|cidr| cleared.contains(&cidr)) => {
-                    leftovers.0.push((handle.to_owned(), known, cleared));
-                }
-                known => {
-                    named.push(handle);
-                    forgetting.push(async move { handle::forget(store, handle, known, &cleared).await });
-                }
-            }
-        }
+        let clear: Vec<_> =
+            clear.filter(|(handle, _)| matches!(releasing.answers.get(handle), Some(Ok(_)))).collect();
+        // Whatever comes of it, what we knew is old.
+        let known: Vec<Option<Handle>> =
+            clear.iter().map(|(handle, _)| self.handles.remove(*handle)).collect();
+        let forgetting = clear
+            .iter()
+            .zip(known)
+            .map(|((handle, cleared), known)| handle::forget(store, handle, known, cleared));
         let forgotten = join_all(forgetting).await;
         let mut left = BTreeSet::new();
-        for (handle, forgotten) in named.into_iter().zip(forgotten) {
+        for ((handle, _), forgotten) in clear.iter().zip(forgotten) {
             match forgotten {
                 Ok(true) => {}
                 Ok(false) => {
-                    left.insert(handle);
+                    left.insert(*handle);
                 }
                 Err(error) => drop(releasing.answers.insert(handle, Err(error))),
             }
@@ -215,31 +213,6 @@ impl Allocator {
             None => self.forget_block(cidr),
         }
         Ok(stored)
-    }
-}
-
-/// Handles that hold nothing any more, and are still to be deleted. One that is forgotten instead is found by the collector,
-/// and by the next start of its node's agent.
-#[derive(Debug, Default)]
-pub struct Leftovers(Vec<(String, Handle, BTreeSet<IpNet>)>);
-
-impl Leftovers {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Deletes them, all at once; those that are still there, with the reason.
-    pub async fn delete(self, store: &dyn Datastore) -> Vec<(String, Error)> {
-        let delete = |(handle, known, cleared): (String, Handle, BTreeSet<IpNet>)| async move {
-            match handle::forget(store, &handle, Some(known), &cleared).await {
-                Ok(true) => None,
-                Ok(false) => Some((Error::contention(format!("IPAMHandle {handle}")), handle)),
-                Err(error) => Some((error, handle)),
-            }
-        };
-        let left = join_all(self.0.into_iter().map(delete)).await;
-        left.into_iter().flatten().map(|(error, handle)| (handle, error)).collect()
     }
 }
 
