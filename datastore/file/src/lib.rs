@@ -41,7 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// The objects of a cluster as YAML files in a directory. Its clones are the same store.
 ///
 /// All file work is done on tokio's blocking pool. Writes of one store queue here, so that however many there are, only
-/// two threads wait for the disk and the lock of the directory, and a burst of them wakes each once.
+/// one thread waits for the lock of the directory, and a burst of them wakes it once.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     directory: Arc<Directory>,

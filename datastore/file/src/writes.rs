@@ -1,15 +1,11 @@
-//! The queue of a store's writes: two threads of tokio's blocking pool work through it, for as long as there is something
-//! in it. What is added meanwhile wakes nobody. Two, since a write mostly waits for the disk, and a pod's come in pairs:
-//! a handle and a block, or the blocks of two families.
+//! The queue of a store's writes: one thread of tokio's blocking pool works through it, for as long as there is something
+//! in it. What is added meanwhile wakes nobody.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::spawn_blocking;
-
-/// Threads at most.
-const THREADS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -20,8 +16,8 @@ pub(crate) struct Writes(Arc<Mutex<Queue>>);
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Job>,
-    /// Threads that are at it.
-    threads: usize,
+    /// A thread is at it.
+    busy: bool,
 }
 
 impl Writes {
@@ -29,8 +25,7 @@ impl Writes {
     pub(crate) fn add(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.queue();
         queue.waiting.push_back(Box::new(job));
-        let wanted = queue.threads < THREADS;
-        queue.threads += usize::from(wanted);
+        let wanted = !std::mem::replace(&mut queue.busy, true);
         // A runtime that is ending drops the thread at once, which locks the queue.
         drop(queue);
         if wanted {
@@ -50,7 +45,7 @@ impl fmt::Debug for Writes {
     }
 }
 
-/// A thread that is at it.
+/// The thread that is at it.
 struct Thread {
     writes: Writes,
     /// It has seen the end of the queue, which is no longer its own.
@@ -68,25 +63,21 @@ impl Thread {
     fn next(&self) -> Option<Job> {
         let mut queue = self.writes.queue();
         let job = queue.waiting.pop_front();
-        queue.threads -= usize::from(job.is_none());
+        queue.busy = job.is_some();
         job
     }
 }
 
 impl Drop for Thread {
-    /// The runtime that ends, or a job that panics, takes with it what waits for its thread: whoever asked is told by the end of
-    /// his job.
+    /// The runtime that ends, or a job that panics, takes with it what waits: whoever asked is told by the end of his job.
     fn drop(&mut self) {
         if self.through {
             return;
         }
         let left = {
             let mut queue = self.writes.queue();
-            queue.threads -= 1;
-            match queue.threads {
-                0 => std::mem::take(&mut queue.waiting),
-                _ => VecDeque::new(),
-            }
+            queue.busy = false;
+            std::mem::take(&mut queue.waiting)
         };
         drop(left);
     }
