@@ -121,8 +121,8 @@ impl Allocator {
     }
 
     async fn carry_out(&mut self, door: Door<'_>, batch: &mut Batch<'_>, mut plan: Plan) {
-        if self.is_new(batch, &plan) {
-            return self.write_together(door, batch, plan).await;
+        if let Some(request) = self.alone_and_new(batch, &plan) {
+            return self.write_together(door, batch, plan, request).await;
         }
         self.write_handles(door.store, batch, &plan).await;
         for items in plan.places.values_mut() {
@@ -134,75 +134,49 @@ impl Allocator {
         self.blocks_written(door, batch, places, written).await;
     }
 
-    /// Whether it is for a single request, nothing is known of its handle, and all is taken from this node's own blocks. Where
-    /// many come at once, those that come while the handles are written share the next write of the block.
-    fn is_new(&self, batch: &Batch<'_>, plan: &Plan) -> bool {
-        let requests: BTreeSet<usize> =
-            plan.places.values().flatten().map(|item| batch.items[*item].request).collect();
-        let is_new = |request: &usize| {
-            !batch.written.contains(request)
-                && !self.handles.contains_key(batch.handle(*request))
-                && batch.held(*request, |handle| self.held_by(handle)).is_empty()
-        };
-        requests.len() == 1
-            && requests.iter().all(is_new)
-            && plan.places.keys().all(|cidr| self.blocks.contains_key(cidr))
+    /// The request of the plan, if it is a single one of whose handle nothing is known, and all is taken from this node's own
+    /// blocks. Where many come at once, those that come while the handles are written share the next write of the block.
+    fn alone_and_new(&self, batch: &Batch<'_>, plan: &Plan) -> Option<usize> {
+        let mut requests = plan.places.values().flatten().map(|item| batch.items[*item].request);
+        let request = requests.next()?;
+        let is_alone_and_new = requests.all(|other| other == request)
+            && !batch.written.contains(&request)
+            && !self.handles.contains_key(batch.handle(request))
+            && batch.held(request, |handle| self.held_by(handle)).is_empty()
+            && plan.places.keys().all(|cidr| self.blocks.contains_key(cidr));
+        is_alone_and_new.then_some(request)
     }
 
-    /// Writes new handles and own blocks in the time of one write. Whoever is killed in between leaves an address without its
-    /// handle, or the reverse: the next start finds either. A handle that is there already gets its blocks as they were:
-    /// what it holds is looked for first.
-    async fn write_together(&mut self, door: Door<'_>, batch: &mut Batch<'_>, plan: Plan) {
-        let wanted = plan.by_request(batch);
-        batch.written.extend(wanted.keys());
-        let creations =
-            wanted.iter().map(|(request, blocks)| handle::create(door.store, batch.handle(*request), blocks));
-        let creations = join_all(creations.collect::<Vec<_>>());
+    /// Writes a new handle and own blocks in the time of one write. Whoever is killed in between leaves an address without its
+    /// handle, or the reverse: the next start finds either. Where the handle is there already, the blocks are as they were
+    /// again: what it holds is looked for first.
+    async fn write_together(&mut self, door: Door<'_>, batch: &mut Batch<'_>, plan: Plan, request: usize) {
+        let (handle, wanted) =
+            (batch.handle(request), plan.by_request(batch).remove(&request).unwrap_or_default());
+        batch.written.insert(request);
         let (places, blocks) = self.change_blocks(door, batch, plan.places);
         let written = join_all(blocks.into_iter().map(|block| bump(door.store, block)));
-        let (created, written) = join(creations, written).await;
-        let mut met = Vec::new();
-        for (request, created) in wanted.keys().zip(created) {
-            match created {
-                Ok(Some(stored)) => {
-                    batch.sure.insert(*request);
-                    batch.seen.insert(*request);
-                    self.handles.insert(batch.handle(*request).to_owned(), stored);
-                }
-                Ok(None) => met.push(*request),
-                Err(error) => batch.refuse_request(*request, error),
+        let (created, written) = join(handle::create(door.store, handle, &wanted), written).await;
+        let exists = matches!(created, Ok(None));
+        match created {
+            Ok(Some(stored)) => {
+                batch.sure.insert(request);
+                batch.seen.insert(request);
+                self.handles.insert(handle.to_owned(), stored);
             }
+            Ok(None) => {}
+            Err(error) => batch.refuse_request(request, error),
         }
-        let taken = places.iter().zip(&written).filter(|(_, written)| written.is_ok());
-        let taken: Vec<(IpNet, Vec<usize>)> = taken.map(|(place, _)| place.clone()).collect();
+        let taken = places.iter().zip(&written).filter(|(_, written)| exists && written.is_ok());
+        let taken: Vec<IpNet> = taken.map(|((cidr, _), _)| *cidr).collect();
         self.blocks_written(door, batch, places, written).await;
-        for (cidr, items) in taken {
-            let requests = items.iter().map(|item| batch.items[*item].request);
-            let handles: BTreeSet<&str> = requests
-                .filter(|request| met.contains(request))
-                .map(|request| batch.handle(request))
-                .collect();
-            if !handles.is_empty() {
-                self.take_back(door, batch, cidr, &handles).await;
-            }
-        }
-    }
-
-    /// Frees what these handles were given in a block in which they held nothing before.
-    async fn take_back(
-        &mut self,
-        door: Door<'_>,
-        batch: &mut Batch<'_>,
-        cidr: IpNet,
-        handles: &BTreeSet<&str>,
-    ) {
         let cooldown = door.rules.config.ip_cooldown_seconds;
-        if let Err(error) = self.release_block(door.store, door.now, cooldown, cidr, handles).await {
-            let of_them = batch.requests().filter(|request| handles.contains(batch.handle(*request)));
-            of_them
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|request| batch.refuse_request(request, error.clone()));
+        for cidr in taken {
+            // It held nothing there before.
+            let freed = self.release_block(door.store, door.now, cooldown, cidr, &[handle].into()).await;
+            if let Err(error) = freed {
+                batch.refuse_request(request, error);
+            }
         }
     }
 
