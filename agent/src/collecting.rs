@@ -115,7 +115,6 @@ async fn goes(cluster: &mut watch::Receiver<Arc<Cluster>>, nodes: &BTreeMap<Stri
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use manx_datastore::{Memory, Only};
     use manx_ipam::{Allocator, AssignRequest, Rules};
@@ -147,24 +146,30 @@ mod tests {
         store
     }
 
+    fn collecting(
+        store: &Memory,
+        cluster: watch::Receiver<Arc<Cluster>>,
+        leads: watch::Receiver<bool>,
+        wall_clock: fn() -> SystemTime,
+    ) {
+        let collecting = Collecting {
+            knows_pods: true,
+            store: Arc::new(store.clone()),
+            cluster,
+            leads,
+            counted: watch::Sender::default(),
+            wall_clock,
+            problems: Problems::default(),
+        };
+        tokio::spawn(collecting.run());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_address_of_a_pod_that_is_gone_is_given_back_after_the_grace_and_others_stay() {
         let store = store().await;
         let (leads, leading) = watch::channel(false);
         let (_, cluster) = watch::channel(Arc::default());
-        let clock = || SystemTime::UNIX_EPOCH + tokio_time();
-        tokio::spawn(
-            Collecting {
-                knows_pods: true,
-                store: Arc::new(store.clone()),
-                cluster,
-                leads: leading,
-                counted: watch::Sender::default(),
-                wall_clock: clock,
-                problems: Problems::default(),
-            }
-            .run(),
-        );
+        collecting(&store, cluster, leading, || SystemTime::UNIX_EPOCH + tokio_time());
         let handles = async || -> Vec<String> {
             let listed = store.list(Kind::IPAMHandle, &Only::All).await.unwrap();
             listed.into_iter().flatten().map(|object| object.name().to_owned()).collect()
@@ -190,18 +195,7 @@ mod tests {
         let nodes = Arc::new([("n1".to_owned(), Arc::new(node))].into());
         let (told, cluster) = watch::channel(Arc::new(Cluster { nodes, ..Cluster::default() }));
         let (_leads, leading) = watch::channel(true);
-        tokio::spawn(
-            Collecting {
-                knows_pods: true,
-                store: Arc::new(store.clone()),
-                cluster,
-                leads: leading,
-                counted: watch::Sender::default(),
-                wall_clock: || SystemTime::UNIX_EPOCH,
-                problems: Problems::default(),
-            }
-            .run(),
-        );
+        collecting(&store, cluster, leading, || SystemTime::UNIX_EPOCH);
         sleep(Duration::from_secs(1)).await;
         let handles = async || store.list(Kind::IPAMHandle, &Only::All).await.unwrap().len();
         assert_eq!(handles().await, 2);
