@@ -4,14 +4,15 @@
 //! number never repeats, and the hash makes a person's edit another version although the number in the file stayed
 //! the same: an edit between our read and our write is a conflict.
 //!
-//! A write makes a new file beside the old one, flushes it, and renames it over the old one while it holds the lock. So
-//! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file.
+//! A write fills another file beside the old one, flushes it, and has the two change places while it holds the lock. So
+//! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file. The
+//! old file is filled by the next write ([`crate::spares`]).
 //! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name), but
 //! for a handle's ([`may_be_lost`]); the directory is not flushed, since what an acknowledged write promised to a pod ends
 //! with the machine as well. Flushing, which is slow, happens outside of the lock.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use manx_model::{Invalid, Kind, Object};
 use crate::identity::{hash, identify};
 use crate::lock::Lock;
 use crate::replace::{Prepared, is_temporary, may_be_lost};
+use crate::spares::{self, Spares};
 use crate::yaml;
 
 /// A file may be written twice within one tick of the file system's clock. What was read so soon after a write is
@@ -79,6 +81,7 @@ pub(crate) struct Directory {
     root: PathBuf,
     cache: Mutex<Cache>,
     lock: Lock,
+    spares: Spares,
 }
 
 /// By which a file is known to be unchanged.
@@ -96,7 +99,7 @@ impl Directory {
         fs::create_dir_all(root).map_err(|error| unavailable(root, error))?;
         let root = root.canonicalize().map_err(|error| unavailable(root, error))?;
         let lock = Lock::make(&root)?;
-        let directory = Self { root, cache: Mutex::default(), lock };
+        let directory = Self { root, cache: Mutex::default(), lock, spares: Spares::default() };
         directory.make_kinds()?;
         for kind in Kind::ALL {
             directory.sweep(kind)?;
@@ -175,12 +178,11 @@ impl Directory {
     }
 
     fn read_anew(&self, kind: Kind, file: &str, path: &Path) -> Result<Option<Arc<Entry>>, Error> {
-        let mut opened = match File::open(path) {
+        let (mut opened, metadata) = match spares::open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, error)),
         };
-        let metadata = opened.metadata().map_err(|error| unavailable(path, error))?;
         let mut bytes = Vec::new();
         if metadata.len() <= MAX_SIZE {
             opened.read_to_end(&mut bytes).map_err(|error| unavailable(path, error))?;
@@ -268,7 +270,7 @@ impl Directory {
         let prepared = self.prepare(object)?;
         let _lock = self.lock.take()?;
         self.compare(prepared.object(), expected.as_deref())?;
-        let stored = prepared.put_over(&path)?;
+        let stored = prepared.put_over(&path, &self.spares)?;
         Ok(self.remember(path, stored))
     }
 
@@ -327,7 +329,7 @@ impl Directory {
 
     fn prepare(&self, object: Object) -> Result<Prepared, Error> {
         let directory = self.path(object.kind);
-        Prepared::write(object, self.lock.next_version()?, &directory)
+        Prepared::write(object, self.lock.next_version()?, &directory, &self.spares)
     }
 
     fn manifest(&self, object: &Object) -> PathBuf {
@@ -339,12 +341,9 @@ impl Directory {
         for found in fs::read_dir(&path).map_err(|error| unavailable(&path, error))?.flatten() {
             let (name, Ok(metadata)) = (found.file_name(), found.metadata()) else { continue };
             let is_lost = |file: &str| may_be_lost(kind) && is_manifest(file) && metadata.len() == 0;
-            let nobodys = name.to_str().is_some_and(|file| is_temporary(file) || is_lost(file));
-            let written = metadata.modified().ok();
-            let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
-            if nobodys && age.is_some_and(|age| age > ABANDONED) {
+            if name.to_str().is_some_and(|file| is_temporary(file) || is_lost(file)) {
                 // Another agent may sweep at the same time.
-                let _ = fs::remove_file(found.path());
+                spares::sweep(&found.path(), ABANDONED);
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ mod identity;
 mod lock;
 mod remembering;
 mod replace;
+mod spares;
 mod watch;
 mod writes;
 mod yaml;

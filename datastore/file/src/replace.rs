@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use manx_datastore::Error;
 use manx_model::{Kind, Object};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::directory::unavailable;
 use crate::identity::{hash, identify, new_uid};
+use crate::spares::Spares;
 use crate::yaml;
 
 const PREFIX: &str = ".manx-";
@@ -42,15 +45,24 @@ struct Temporary {
 impl Prepared {
     /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet. It is flushed, unless
     /// it may be lost with the machine ([`may_be_lost`]).
-    pub(crate) fn write(mut object: Object, version: u64, directory: &Path) -> Result<Self, Error> {
+    pub(crate) fn write(
+        mut object: Object,
+        version: u64,
+        directory: &Path,
+        spares: &Spares,
+    ) -> Result<Self, Error> {
         object.metadata.resource_version = Some(version.to_string());
         object.metadata.uid.get_or_insert_with(|| new_uid(version, object.kind, &object.metadata.name));
         let text = yaml::render(&object).map_err(|reason| object.invalid("spec", reason))?;
+        let hash = hash(text.as_bytes());
+        if let Some(path) = spares.write(object.kind, text.as_bytes()) {
+            return Ok(Self { file: Temporary { path, moved: false }, hash, object });
+        }
         let path = directory.join(format!("{PREFIX}{}-{version}{SUFFIX}", std::process::id()));
         let file = Temporary { path, moved: false };
         file.fill(text.as_bytes(), !may_be_lost(object.kind))
             .map_err(|error| unavailable(&file.path, error))?;
-        Ok(Self { file, hash: hash(text.as_bytes()), object })
+        Ok(Self { file, hash, object })
     }
 
     /// The object, which does not have its place yet.
@@ -58,18 +70,34 @@ impl Prepared {
         &self.object
     }
 
-    /// Takes the place of what is at `path`. Returns the object as it is stored, and the hash of the file.
-    pub(crate) fn put_over(self, path: &Path) -> Result<(Object, String), Error> {
+    /// Takes the place of what is at `path`, whose file is the next to be written, in `spares`. Returns the object as it is
+    /// stored, and the hash of the file.
+    pub(crate) fn put_over(self, path: &Path, spares: &Spares) -> Result<(Object, String), Error> {
+        if may_be_lost(self.object.kind) {
+            return self.put_instead(path);
+        }
+        match renameat_with(CWD, &self.file.path, CWD, path, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                spares.keep(self.object.kind, self.file.path.clone());
+                Ok(self.stored())
+            }
+            Err(Errno::NOENT) => Err(Error::gone(&self.object)),
+            // Not every file system can exchange two files.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.put_instead(path),
+            Err(error) => Err(unavailable(path, error.into())),
+        }
+    }
+
+    fn put_instead(self, path: &Path) -> Result<(Object, String), Error> {
         fs::rename(&self.file.path, path).map_err(|error| unavailable(path, error))?;
         Ok(self.stored())
     }
 
     /// Takes its place at `path`, where nothing is. A person creates files without our lock: the kernel decides who was first.
     pub(crate) fn put_new(self, path: &Path) -> Result<(Object, String), Error> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
         match renameat_with(CWD, &self.file.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(self.stored()),
-            Err(rustix::io::Errno::EXIST) => Err(Error::exists(&self.object)),
+            Err(Errno::EXIST) => Err(Error::exists(&self.object)),
             Err(error) => Err(unavailable(path, error.into())),
         }
     }

@@ -1,5 +1,8 @@
 //! Several processes on one directory, some of them killed in the middle of a write.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
@@ -10,6 +13,9 @@ use super::*;
 
 const DIRECTORY: &str = "MANX_TEST_FILE_STORE";
 const WORKER: &str = "MANX_TEST_WORKER";
+
+/// Of what is flushed, and so has its old files written again.
+const KIND: Kind = Kind::IPAMConfig;
 
 /// Not a test of its own: what the processes of the test below run. Adds one to the shared number, and then to its own, so
 /// that the shared number may run ahead of the sum by one for each time a worker was killed, and never behind.
@@ -26,7 +32,7 @@ async fn a_worker_counts_until_it_is_killed() {
 
 async fn increment(store: &FileStore, name: &str) -> u64 {
     loop {
-        let object = store.get(Kind::IPAMHandle, name).await.unwrap().unwrap();
+        let object = store.get(KIND, name).await.unwrap().unwrap();
         let next = number(&object) + 1;
         // The padding makes a torn write likely to be seen.
         let padding = next.to_string().repeat(500);
@@ -63,7 +69,7 @@ async fn no_write_is_lost_among_processes_that_are_killed_at_random() {
     let mut random = Random::new(seed);
     let (directory, store, _) = two_stores().await;
     for name in ["shared", "worker-0", "worker-1", "worker-2"] {
-        store.create(Object::new(Kind::IPAMHandle, name, &json!({"n": 0}))).await.unwrap();
+        store.create(Object::new(KIND, name, &json!({"n": 0}))).await.unwrap();
     }
     let mut workers: Vec<Child> = (0..3).map(|worker| spawn(&directory, worker)).collect();
     let kills = 30;
@@ -84,16 +90,16 @@ async fn no_write_is_lost_among_processes_that_are_killed_at_random() {
     }
     let mut sum = 0;
     for worker in 0..3 {
-        sum += number(&store.get(Kind::IPAMHandle, &format!("worker-{worker}")).await.unwrap().unwrap());
+        sum += number(&store.get(KIND, &format!("worker-{worker}")).await.unwrap().unwrap());
     }
     let shared = total(&store).await;
     println!("{shared} writes of the shared object");
     assert!((sum..=sum + kills + 3).contains(&shared), "{sum} counted, {shared} stored");
-    assert!(store.list(Kind::IPAMHandle, &Only::All).await.unwrap().iter().all(Result::is_ok));
+    assert!(store.list(KIND, &Only::All).await.unwrap().iter().all(Result::is_ok));
 }
 
 async fn total(store: &FileStore) -> u64 {
-    number(&store.get(Kind::IPAMHandle, "shared").await.unwrap().unwrap())
+    number(&store.get(KIND, "shared").await.unwrap().unwrap())
 }
 
 #[tokio::test]
@@ -136,12 +142,79 @@ async fn a_handle_that_a_power_failure_emptied_is_swept_and_nothing_else_that_is
 #[tokio::test]
 async fn a_refused_write_leaves_nothing_behind() {
     let (directory, store, _) = two_stores().await;
+    let files = || {
+        let files = fs::read_dir(directory.path().join("ippools")).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<BTreeSet<_>>()
+    };
     let first = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    assert_eq!(files(), BTreeSet::from(["p.yaml".into()]));
     store.update(first.clone()).await.unwrap();
+    let before = files();
     store.update(first.clone()).await.unwrap_err();
     store.create(first).await.unwrap_err();
-    let files = fs::read_dir(directory.path().join("ippools")).unwrap();
-    assert_eq!(files.map(|file| file.unwrap().file_name()).collect::<Vec<_>>(), ["p.yaml"]);
+    assert_eq!(files(), before);
+}
+
+#[tokio::test]
+async fn a_store_writes_two_files_by_turns_and_leaves_one() {
+    let (directory, store, other) = two_stores().await;
+    drop(other);
+    let kind = directory.path().join("ippools");
+    let path = kind.join("p.yaml");
+    let mut inodes = BTreeSet::new();
+    let mut pool = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    for n in 0..6 {
+        // Longer and shorter.
+        pool = pool.with_spec(&json!({"cidr": "10.0.0.0/16", "nodeSelector": "x".repeat(n % 3 * 5000)}));
+        pool = store.update(pool).await.unwrap();
+        assert_eq!(pool.spec, stored(&path).spec, "write {n}");
+        inodes.insert(fs::metadata(&path).unwrap().ino());
+    }
+    assert_eq!(inodes.len(), 2);
+    drop(store);
+    while fs::read_dir(&kind).unwrap().count() > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_a_person_linked_and_what_a_reader_has_open_stay_as_they_were() {
+    let (directory, store, _) = two_stores().await;
+    let path = directory.path().join("ippools/p.yaml");
+    let first = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let copy = directory.path().join("copy.yaml");
+    fs::hard_link(&path, &copy).unwrap();
+    let second = store.update(first.with_spec(&json!({"cidr": "10.1.0.0/16"}))).await.unwrap();
+    let (mut reading, _) = crate::spares::open(&path).unwrap();
+    let seen = fs::read_to_string(&path).unwrap();
+    let mut last = second;
+    for n in 2..6 {
+        last = store.update(last.with_spec(&json!({"cidr": format!("10.{n}.0.0/16")}))).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string(&copy).unwrap(), text);
+    assert_eq!(std::io::read_to_string(&mut reading).unwrap(), seen);
+    assert_eq!(stored(&path).spec, last.spec);
+}
+
+#[tokio::test]
+async fn where_a_person_put_a_link_the_file_behind_it_is_not_written() {
+    let (directory, store, _) = two_stores().await;
+    let path = directory.path().join("ippools/p.yaml");
+    let mut pool = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    let elsewhere = directory.path().join("elsewhere.yaml");
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let text = fs::read_to_string(&elsewhere).unwrap();
+    for _ in 0..3 {
+        pool = store.update(pool).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), text);
+    assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+fn stored(path: &Path) -> Object {
+    crate::yaml::parse(Kind::IPPool, "p", path, &fs::read(path).unwrap()).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,101 @@
+//! Files that were replaced, to be written again: a new file for each write, and the removal of the old one, cost a file
+//! system more than what is in them.
+//!
+//! Somebody may still be reading the file that was replaced. Readers hold a shared lock, and look whether what they have
+//! locked still has its name ([`open`]); who writes it again holds an exclusive one. So a reader gets one version, whole.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use manx_model::Kind;
+use rustix::fs::OFlags;
+
+/// One file of each kind. What is here is removed with it.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(Mutex<BTreeMap<Kind, PathBuf>>);
+
+impl Spares {
+    /// Keeps the file at `path`, which has just lost its place.
+    pub(crate) fn keep(&self, kind: Kind, path: PathBuf) {
+        if let Some(second) = self.spares().insert(kind, path) {
+            remove(&second);
+        }
+    }
+
+    /// Writes `bytes` to the spare file of `kind`, and flushes it. `None` where there is none that can be written.
+    pub(crate) fn write(&self, kind: Kind, bytes: &[u8]) -> Option<PathBuf> {
+        let path = self.spares().remove(&kind)?;
+        if write_again(&path, bytes).is_err() {
+            // Being read, swept, or whatever else: a new one will do, and tells what is wrong with the directory.
+            remove(&path);
+            return None;
+        }
+        Some(path)
+    }
+
+    fn spares(&self) -> MutexGuard<'_, BTreeMap<Kind, PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.spares().values().for_each(|path| remove(path));
+    }
+}
+
+/// What cannot be removed now is swept later.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+/// It is cut off last, so that the blocks that it has on the disk are used again, too.
+fn write_again(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = lock(path)?;
+    // What a person linked elsewhere, as a copy to keep perhaps, is not ours alone.
+    if file.metadata()?.nlink() != 1 {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_data()
+}
+
+/// Opens a file that nobody reads, and keeps others from it. A link, which a person may have put there, is not followed.
+fn lock(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Removes the temporary file at `path` if it was last written longer than `age` ago, and nobody is writing it again.
+pub(crate) fn sweep(path: &Path, age: Duration) {
+    let Ok(file) = lock(path) else { return };
+    let written = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    let since = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+    if since.is_some_and(|since| since > age) {
+        remove(path);
+    }
+}
+
+/// Opens the file at `path`, to be read: as long as it is open it stays as it is, unless a person writes it.
+pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    loop {
+        let file = File::open(path)?;
+        file.lock_shared()?;
+        let (locked, named) = (file.metadata()?, fs::metadata(path)?);
+        // Otherwise it was replaced before it was locked, and what is in it now need not be the object.
+        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+            return Ok((file, locked));
+        }
+    }
+}
