@@ -1,7 +1,7 @@
 //! What a CNI request does: addresses from IPAM, a link from the kernel, and the reverse.
 //!
-//! ADD takes the address, enters the pod in [`Endpoints`], then makes the link and its route: in this order the node
-//! loop never meets a route of ours that it cannot explain. DEL takes the link away first, then gives the address back:
+//! ADD takes the address and enters the pod in [`Endpoints`], while the kernel makes the two ends of its link; then the link
+//! is finished, its route last: in this order the node loop never meets a route of ours that it cannot explain. DEL takes the link away first, then gives the address back:
 //! in this order no two links ever have one address. Both may be repeated, and cut off anywhere: a repeated ADD finds
 //! what the first one made, a repeated DEL finds nothing to do, and what a crash left is swept at the next start.
 
@@ -105,19 +105,26 @@ impl Pods {
             source,
             known: known.as_ref(),
         };
-        let Entered { endpoint, away } = self.enter(&newcomer, demand, &found).await?;
-        let pod = PodLink {
-            handle: endpoint.alias(&handle),
-            host_device,
+        let mut pod = PodLink {
+            handle: handle.clone(),
+            host_device: host_device.clone(),
             pod_device: container.pod_device.clone(),
-            addresses: endpoint.addresses,
+            addresses: Vec::new(),
             mtu,
             pod_mac,
             destinations: network::destinations(settings),
             queues: settings.queues,
             allow_ip_forwarding: settings.allow_ip_forwarding,
         };
-        match self.kernel.attach(netns, &pod).await {
+        let (Entered { endpoint, away }, begun) =
+            self.enter_and_begin(&newcomer, demand, &found, netns, &pod).await?;
+        pod.handle = endpoint.alias(&handle);
+        pod.addresses = endpoint.addresses;
+        let made = match begun {
+            Ok(begun) => self.kernel.attach(begun, &pod).await,
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(macs) => {
                 self.say_attached(found.pod, container, &pod.addresses, away, alone);
                 Ok(attached(pod, &macs))

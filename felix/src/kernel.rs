@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use ipnet::IpNet;
 
-use crate::route::{Route, Snapshot};
+use crate::route::{IfIndex, Route, Snapshot};
 use crate::ruleset::{FoundRuleset, Ruleset};
 
 /// The name of the IPIP device; the kernel's own fallback device, one in each network namespace.
@@ -46,12 +46,21 @@ pub trait Kernel: Send + Sync {
     /// waited for is told to the next who does. For one waiter at a time.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
-    /// Makes the pod's link: veth with its peer inside `netns`, addresses, routes, neighbour entries and sysctls as
-    /// Calico has them, and the host routes. When this link exists already and is right, nothing is changed, not even the
-    /// MTU; a link of this name that belongs to another container (by its alias), or is damaged, is replaced. After an
-    /// error nothing of it is left. For one pod at a time by name.
-    fn attach<'a>(&'a self, netns: OwnedFd, pod: &'a PodLink)
-    -> BoxFuture<'a, Result<Attached, KernelError>>;
+    /// Makes the two ends of the pod's link, one of them inside `netns`, while its addresses are not known yet (those of
+    /// `pod` are not looked at): [`Self::attach`] makes the rest. `ipv6`: one of them will be an IPv6 address. Where a link
+    /// of this name exists, nothing is done. After an error nothing of it is left.
+    fn begin<'a>(
+        &'a self,
+        netns: OwnedFd,
+        pod: &'a PodLink,
+        ipv6: bool,
+    ) -> BoxFuture<'a, Result<Begun, KernelError>>;
+
+    /// Makes the pod's link, as far as [`Self::begin`] has not made it: veth with its peer inside the pod's namespace,
+    /// addresses, routes, neighbour entries and sysctls as Calico has them, and the host routes. When this link existed
+    /// already and is right, nothing is changed, not even the MTU; a link of this name that belongs to another container
+    /// (by its alias), or is damaged, is replaced. After an error nothing of it is left. For one pod at a time by name.
+    fn attach<'a>(&'a self, begun: Begun, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>>;
 
     /// Says what differs from what [`Self::attach`] made; empty when nothing does. A pod keeps the MTU that it was given
     /// when the wanted one changes, so both ends are compared with each other, and with nothing else.
@@ -88,6 +97,34 @@ pub struct PodLink {
     pub queues: Option<u32>,
     /// The pod may forward packets itself (`allow_ip_forwarding`).
     pub allow_ip_forwarding: bool,
+}
+
+/// The namespace of a pod, and what was made of its link. [`From`] a namespace alone: nothing.
+#[derive(Debug)]
+pub struct Begun {
+    /// The pod's network namespace.
+    pub netns: OwnedFd,
+    /// The ends, if they were made now.
+    pub ends: Option<Ends>,
+}
+
+/// The two ends of a pod's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The host's.
+    pub host: IfIndex,
+    /// The pod's, in its own namespace.
+    pub pod: IfIndex,
+    /// MTU of both in bytes.
+    pub mtu: u32,
+    /// The host's is up: the pod has no IPv6.
+    pub up: bool,
+}
+
+impl From<OwnedFd> for Begun {
+    fn from(netns: OwnedFd) -> Self {
+        Self { netns, ends: None }
+    }
 }
 
 /// A pod's link, made.

@@ -23,7 +23,9 @@ pub use desired::{Desired, Held, desired};
 pub use detect::Mtu;
 pub use detection::Detection;
 pub use facts::{Facts, RemoteNode};
-pub use kernel::{Attached, BoxFuture, Kernel, KernelError, MacAddress, Operation, PodLink, TUNNEL_DEVICE};
+pub use kernel::{
+    Attached, Begun, BoxFuture, Ends, Kernel, KernelError, MacAddress, Operation, PodLink, TUNNEL_DEVICE,
+};
 pub use path::Path;
 pub use plan::{Sweep, plan};
 pub use route::{Hop, IfIndex, Link, Ownership, Protocol, Route, RouteClass, RouteKey, Snapshot, Target};

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use manx_cni::protocol::Pod;
 use manx_cni::settings::Source;
 use manx_cni::{CniError, Code, Container};
+use manx_felix::{Begun, KernelError, PodLink};
 use manx_ipam::{AssignRequest, Wanted};
 use manx_model::AllowedUse;
 
@@ -33,16 +35,45 @@ pub(super) struct Entered {
 }
 
 impl Pods {
+    /// Enters the pod, and has the kernel begin with `link` meanwhile, which waits for nothing but the addresses.
+    pub(super) async fn enter_and_begin(
+        &self,
+        newcomer: &Newcomer<'_>,
+        demand: Demand,
+        found: &Found,
+        netns: OwnedFd,
+        link: &PodLink,
+    ) -> Result<(Entered, Result<Begun, KernelError>), CniError> {
+        let ipv6 = newcomer.known.map_or(demand.ipv6, |known| known.addresses.iter().any(IpAddr::is_ipv6));
+        let begin = async {
+            match newcomer.source() {
+                Source::Blocks => self.kernel.begin(netns, link, ipv6).await,
+                // The link tells the addresses as well.
+                Source::PodCidr => Ok(Begun::from(netns)),
+            }
+        };
+        match tokio::join!(self.enter(newcomer, demand, found), begin) {
+            (Ok(entered), begun) => Ok((entered, begun)),
+            (Err(error), Ok(Begun { ends: Some(_), .. })) => {
+                // The link of a pod without an address.
+                if let Err(error) = self.kernel.detach(&link.host_device, &link.handle).await {
+                    tracing::warn!(handle = newcomer.handle, "after a failed ADD: {error}");
+                }
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
     /// Takes addresses for a pod, and enters it with them.
-    pub(super) async fn enter(
+    async fn enter(
         &self,
         newcomer: &Newcomer<'_>,
         demand: Demand,
         found: &Found,
     ) -> Result<Entered, CniError> {
         let handle = newcomer.handle;
-        // A repeated ADD gives what the first gave, whatever the network says since.
-        match newcomer.known.map_or(newcomer.source, |known| known.source) {
+        match newcomer.source() {
             Source::PodCidr => {
                 if newcomer.known.is_none() {
                     self.pod_cidrs.ready().await?;
@@ -85,6 +116,11 @@ impl Pods {
 }
 
 impl Newcomer<'_> {
+    /// A repeated ADD gives what the first gave, whatever the network says since.
+    fn source(&self) -> Source {
+        self.known.map_or(self.source, |known| known.source)
+    }
+
     fn endpoint(&self, addresses: Vec<IpAddr>, source: Source) -> Endpoint {
         let pod_device = self.container.pod_device.clone();
         let key = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name);

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 
 use anyhow::Result;
 use manx_felix::{Kernel as _, PodLink};
@@ -48,7 +49,7 @@ impl Bare {
             pod_mac: None,
         };
         let netns = File::open(&pod.netns)?;
-        self.runtime.block_on(self.kernel.attach(netns.into(), &link))?;
+        self.runtime.block_on(self.kernel.attach(OwnedFd::from(netns).into(), &link))?;
         Ok(())
     }
 

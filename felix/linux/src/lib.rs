@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use manx_felix::{
-    Attached, BoxFuture, FoundRuleset, Kernel, KernelError, Operation, PodLink, Ruleset, Snapshot,
+    Attached, Begun, BoxFuture, FoundRuleset, Kernel, KernelError, Operation, PodLink, Ruleset, Snapshot,
 };
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
@@ -175,13 +175,23 @@ impl Kernel for LinuxKernel {
         })
     }
 
-    fn attach<'a>(
+    fn begin<'a>(
         &'a self,
         netns: OwnedFd,
         pod: &'a PodLink,
-    ) -> BoxFuture<'a, Result<Attached, KernelError>> {
+        ipv6: bool,
+    ) -> BoxFuture<'a, Result<Begun, KernelError>> {
         let pod = pod.clone();
-        let attach = move |node: &Node, socket: &mut Socket| pod::attach(node, socket, &netns, &pod);
+        let begin = move |node: &Node, socket: &mut Socket| {
+            let ends = pod::begin(node, socket, &netns, &pod, ipv6)?;
+            Ok(Begun { netns, ends })
+        };
+        Box::pin(self.blocking("beginning to attach a pod", begin))
+    }
+
+    fn attach<'a>(&'a self, begun: Begun, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>> {
+        let pod = pod.clone();
+        let attach = move |node: &Node, socket: &mut Socket| pod::attach(node, socket, &begun, &pod);
         Box::pin(self.blocking("attaching a pod", attach))
     }
 

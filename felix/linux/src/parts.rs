@@ -120,31 +120,47 @@ pub(crate) fn host_routes(pod: &PodLink, device: IfIndex) -> impl Iterator<Item 
 
 /// Refuses what the kernel would refuse in fewer words, or take in part.
 pub(crate) fn validate(pod: &PodLink) -> Result<(), KernelError> {
-    let action = format!("attaching {}", pod.host_device);
-    validate_name(&action, &pod.host_device)?;
-    validate_name(&action, &pod.pod_device)?;
+    validate_ends(pod)?;
     let unusable = |address: &&IpAddr| {
         let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         address.is_unspecified() || address.is_multicast() || address.is_loopback() || link_local
     };
+    let reason = match pod {
+        _ if pod.addresses.is_empty() => "it has no address".to_owned(),
+        _ if wants(pod, Family::V6) && pod.mtu < IPV6_MTU_MIN => {
+            format!("MTU {} is below {IPV6_MTU_MIN}, which IPv6 needs", pod.mtu)
+        }
+        _ => match pod.addresses.iter().find(unusable) {
+            Some(address) => format!("{address} is no address for a pod"),
+            None => return Ok(()),
+        },
+    };
+    Err(refuse(attaching(pod), reason))
+}
+
+/// The same, of what is known before the addresses are.
+pub(crate) fn validate_ends(pod: &PodLink) -> Result<(), KernelError> {
+    let action = attaching(pod);
+    validate_name(&action, &pod.host_device)?;
+    validate_name(&action, &pod.pod_device)?;
     let reason = match pod {
         _ if pod.handle.is_empty() => "the handle is empty".to_owned(),
         _ if pod.handle.len() > ALIAS_MAX => {
             format!("the handle has {} bytes; a link's alias holds at most {ALIAS_MAX}", pod.handle.len())
         }
         _ if pod.handle.contains('\0') => "the handle contains a zero byte".to_owned(),
-        _ if pod.addresses.is_empty() => "it has no address".to_owned(),
         _ if !(68..=65535).contains(&pod.mtu) => format!("MTU {} is not within 68 to 65535", pod.mtu),
-        _ if wants(pod, Family::V6) && pod.mtu < IPV6_MTU_MIN => {
-            format!("MTU {} is below {IPV6_MTU_MIN}, which IPv6 needs", pod.mtu)
-        }
-        _ => match (pod.addresses.iter().find(unusable), unfit(pod.pod_mac)) {
-            (Some(address), _) => format!("{address} is no address for a pod"),
-            (None, Some((mac, why))) => format!("the MAC address {mac} cannot be given to a pod: {why}"),
-            (None, None) => return Ok(()),
+        _ => match unfit(pod.pod_mac) {
+            Some((mac, why)) => format!("the MAC address {mac} cannot be given to a pod: {why}"),
+            None => return Ok(()),
         },
     };
     Err(refuse(action, reason))
+}
+
+/// What is being done, in an error.
+pub(crate) fn attaching(pod: &PodLink) -> String {
+    format!("attaching {}", pod.host_device)
 }
 
 fn unfit(mac: Option<MacAddress>) -> Option<(MacAddress, &'static str)> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use manx_felix::{Attached, IfIndex, KernelError, MacAddress, Operation, PodLink};
+use manx_felix::{Attached, Begun, Ends, IfIndex, KernelError, MacAddress, Operation, PodLink};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::Node;
@@ -23,32 +23,59 @@ use crate::sysctl::{Parameter, Sysctl};
 /// After which a link that is being deleted is looked for; then after twice that time, and so on.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 
-/// Makes the link, unless it is there and right.
-pub(crate) fn attach(
+/// Makes the ends of a link that is not there.
+pub(crate) fn begin(
     node: &Node,
     socket: &mut Socket,
     netns: &OwnedFd,
     pod: &PodLink,
-) -> Result<Attached, KernelError> {
-    parts::validate(pod)?;
+    ipv6: bool,
+) -> Result<Option<Ends>, KernelError> {
+    parts::validate_ends(pod)?;
     refuse_namespace(node, netns, pod)?;
-    prepare_ipv6(node, pod)?;
     let _hand = node.monitor.hold(&pod.host_device);
-    if let Some(present) = link::find(socket, &pod.host_device)? {
-        if let Some(attached) = keep(node, socket, netns, pod, &present)? {
-            return Ok(attached);
-        }
-        link::delete(socket, &pod.host_device, present.link.index)?;
+    match link::find(socket, &pod.host_device)? {
+        Some(_) => Ok(None),
+        None => create(socket, netns, pod, ipv6).map(Some),
     }
-    let host = create(socket, netns, pod)?;
-    finish(node, socket, netns, pod, &host).inspect_err(|_| {
+}
+
+/// Makes the link, or the rest of it, unless it is there and right.
+pub(crate) fn attach(
+    node: &Node,
+    socket: &mut Socket,
+    begun: &Begun,
+    pod: &PodLink,
+) -> Result<Attached, KernelError> {
+    let netns = &begun.netns;
+    let _hand = node.monitor.hold(&pod.host_device);
+    let (ends, admitted) = match begun.ends {
+        Some(ends) => (ends, admit(node, pod)),
+        None => {
+            admit(node, pod)?;
+            refuse_namespace(node, netns, pod)?;
+            if let Some(present) = link::find(socket, &pod.host_device)? {
+                if let Some(attached) = keep(node, socket, netns, pod, &present)? {
+                    return Ok(attached);
+                }
+                link::delete(socket, &pod.host_device, present.link.index)?;
+            }
+            (create(socket, netns, pod, parts::wants(pod, Family::V6))?, Ok(()))
+        }
+    };
+    admitted.and_then(|()| finish(node, socket, netns, pod, ends)).inspect_err(|_| {
         // Nothing is left behind; the first error is the one to tell.
-        let _ = link::delete(socket, &pod.host_device, host.link.index);
+        let _ = link::delete(socket, &pod.host_device, ends.host);
     })
 }
 
+fn admit(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
+    parts::validate(pod)?;
+    prepare_ipv6(node, pod)
+}
+
 fn refuse_namespace(node: &Node, netns: &OwnedFd, pod: &PodLink) -> Result<(), KernelError> {
-    let action = format!("attaching {}", pod.host_device);
+    let action = parts::attaching(pod);
     match netns::relation(netns.as_fd(), node.netns()) {
         Ok(Relation::Other) => Ok(()),
         Ok(Relation::Own) => Err(refuse(action, "the pod's network namespace is the node's own")),
@@ -66,7 +93,7 @@ fn prepare_ipv6(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
         None => {
             let reason =
                 format!("the pod is to have {address}, and this kernel has no IPv6 (ipv6.disable=1?)");
-            Err(refuse(format!("attaching {}", pod.host_device), reason))
+            Err(refuse(parts::attaching(pod), reason))
         }
         // Only where it changes: writing it resets parameters of every device.
         Some(value) if value != "1" && node.forwards() => node.sysctl.write(ALL, "1"),
@@ -86,7 +113,7 @@ fn keep(
     if present.kind != "veth" {
         let kind = if present.kind.is_empty() { "hardware" } else { &present.kind };
         return Err(refuse(
-            format!("attaching {}", pod.host_device),
+            parts::attaching(pod),
             format!("a device of this name exists and is no veth but {kind}; remove or rename it"),
         ));
     }
@@ -101,11 +128,11 @@ fn keep(
 
 /// Both ends, the host's with its alias. Where the pod has IPv6 the host's end is left down, since the kernel begins
 /// with IPv6 as soon as a device is up, and must have its parameters before.
-fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink) -> Result<Device, KernelError> {
+fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink, ipv6: bool) -> Result<Ends, KernelError> {
     let action = || format!("making link {} with {} in the pod", pod.host_device, pod.pod_device);
     // The alias comes in the same `send`, so that no crash of ours can come between.
     let requests = [
-        message::veth(pod, netns.as_fd(), !parts::wants(pod, Family::V6)),
+        message::veth(pod, netns.as_fd(), !ipv6),
         message::identify(&pod.host_device, &pod.handle),
         message::link_by_name(&pod.host_device),
     ];
@@ -126,7 +153,12 @@ fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink) -> Result<Device,
             }
             Err(refused(action(), refusal.clone()))
         }
-        _ => made.ok_or_else(|| refuse(action(), "it vanished while it was set up")),
+        _ => {
+            let host = made.ok_or_else(|| refuse(action(), "it vanished while it was set up"))?;
+            let end = host.peer.map(IfIndex);
+            let end = end.ok_or_else(|| refuse(action(), "the kernel does not tell the pod's end"))?;
+            Ok(Ends { host: host.link.index, pod: end, mtu: host.link.mtu, up: !ipv6 })
+        }
     }
 }
 
@@ -136,28 +168,28 @@ fn finish(
     socket: &mut Socket,
     netns: &OwnedFd,
     pod: &PodLink,
-    host: &Device,
+    ends: Ends,
 ) -> Result<Attached, KernelError> {
     for (parameter, value) in parts::host_parameters6(pod) {
         node.sysctl.write(parameter, value)?;
     }
     socket
-        .request(&host_requests(pod, host.link.index))
+        .request(&host_requests(pod, ends))
         .map_err(|refusal| refused(format!("configuring {}", pod.host_device), refusal))?;
-    let end =
-        host.peer.map(IfIndex).ok_or_else(|| refuse(configuring(pod), "the kernel does not tell it"))?;
-    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod, end))?;
-    let routes: Vec<Operation> = parts::host_routes(pod, host.link.index).map(Operation::AddRoute).collect();
+    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod, ends.pod))?;
+    let routes: Vec<Operation> = parts::host_routes(pod, ends.host).map(Operation::AddRoute).collect();
     route::write(socket, &routes).into_iter().collect::<Result<(), KernelError>>()?;
-    Ok(Attached { host_mac: host.mac.unwrap_or(MacAddress::HOST_END), pod_mac, mtu: host.link.mtu })
+    Ok(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: ends.mtu })
 }
 
-fn host_requests(pod: &PodLink, device: IfIndex) -> Vec<Request> {
-    let mut requests = vec![message::answer_at_once(device)];
+fn host_requests(pod: &PodLink, ends: Ends) -> Vec<Request> {
+    let mut requests = vec![message::answer_at_once(ends.host)];
     if parts::wants(pod, Family::V6) {
         // Given, and not waited for.
-        requests.push(message::add_address(device, parts::host_address()));
-        requests.push(message::set_up(device, true));
+        requests.push(message::add_address(ends.host, parts::host_address()));
+    }
+    if !ends.up {
+        requests.push(message::set_up(ends.host, true));
     }
     requests
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use manx_felix::{
-    Attached, BoxFuture, FoundRuleset, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation, Ownership,
-    PodLink, Protocol, Route, RouteKey, Ruleset, Snapshot, Target,
+    Attached, Begun, BoxFuture, Ends, FoundRuleset, Hop, IfIndex, Kernel, KernelError, MacAddress, Operation,
+    Ownership, PodLink, Protocol, Route, RouteKey, Ruleset, Snapshot, Target,
 };
 
 use crate::machine::{Kind, Machine};
@@ -99,9 +99,21 @@ impl FakeKernel {
         })
     }
 
-    async fn attach_steps(&self, pod: &PodLink) -> Result<(), KernelError> {
+    async fn begin_steps(&self, pod: &PodLink) -> Result<Option<Ends>, KernelError> {
+        self.net.pause().await;
+        self.chance("beginning to attach", |machine| machine.faults.write)?;
+        match self.with(|world, name| Ok(world.machines[name].device(&pod.host_device).is_some()))? {
+            true => Ok(None),
+            false => Ok(Some(Ends { host: self.make(pod)?, pod: IfIndex(2), mtu: pod.mtu, up: false })),
+        }
+    }
+
+    async fn attach_steps(&self, ends: Option<Ends>, pod: &PodLink) -> Result<(), KernelError> {
         let device = pod.host_device.as_str();
         self.net.pause().await;
+        if let Some(ends) = ends {
+            return self.finish(pod, ends.host).await;
+        }
         let differs = self.with(|world, name| Ok(differences(&world.machines[name], pod)))?;
         if differs.is_empty() {
             return Ok(());
@@ -112,13 +124,21 @@ impl FakeKernel {
             }
             Ok(())
         })?;
-        let index = self.pod(device, "is made", |machine| {
+        let index = self.make(pod)?;
+        self.finish(pod, index).await
+    }
+
+    fn make(&self, pod: &PodLink) -> Result<IfIndex, KernelError> {
+        self.pod(&pod.host_device, "is made", |machine| {
             let kind = Kind::Veth(BTreeSet::new());
-            Ok(machine.add_device(device, kind, pod.mtu, Some(pod.handle.clone())))
-        })?;
-        let finished = self.finish(pod, index).await;
+            Ok(machine.add_device(&pod.host_device, kind, pod.mtu, Some(pod.handle.clone())))
+        })
+    }
+
+    async fn finish(&self, pod: &PodLink, index: IfIndex) -> Result<(), KernelError> {
+        let finished = self.finish_steps(pod, index).await;
         if finished.is_err() {
-            self.pod(device, "is taken back", |machine| {
+            self.pod(&pod.host_device, "is taken back", |machine| {
                 machine.delete_device(index);
                 Ok(())
             })?;
@@ -126,7 +146,7 @@ impl FakeKernel {
         finished
     }
 
-    async fn finish(&self, pod: &PodLink, index: IfIndex) -> Result<(), KernelError> {
+    async fn finish_steps(&self, pod: &PodLink, index: IfIndex) -> Result<(), KernelError> {
         self.net.pause().await;
         self.chance("attaching", |machine| machine.faults.write)?;
         self.pod(&pod.host_device, "is up", |machine| {
@@ -216,9 +236,18 @@ impl Kernel for FakeKernel {
         })
     }
 
-    fn attach<'a>(&'a self, _: OwnedFd, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>> {
+    fn begin<'a>(
+        &'a self,
+        netns: OwnedFd,
+        pod: &'a PodLink,
+        _ipv6: bool,
+    ) -> BoxFuture<'a, Result<Begun, KernelError>> {
+        Box::pin(async move { Ok(Begun { netns, ends: self.begin_steps(pod).await? }) })
+    }
+
+    fn attach<'a>(&'a self, begun: Begun, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>> {
         Box::pin(async move {
-            self.attach_steps(pod).await?;
+            self.attach_steps(begun.ends, pod).await?;
             let pod_mac = pod.pod_mac.unwrap_or(MacAddress([2, 0, 0, 0, 0, 1]));
             Ok(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: pod.mtu })
         })

@@ -128,7 +128,7 @@ impl Node {
     }
 
     pub(crate) fn attach(&self, netns: &Netns, pod: &PodLink) -> Result<(), KernelError> {
-        self.wait(self.kernel.attach(netns.file(), pod)).map(drop)
+        self.wait(self.kernel.attach(netns.file().into(), pod)).map(drop)
     }
 
     pub(crate) fn check(&self, netns: &Netns, pod: &PodLink) -> Vec<String> {

@@ -1,3 +1,4 @@
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use crate::common::{Netns, Node, dual, pod};
 #[test]
 fn a_pod_has_what_calico_gives_it() {
     let (node, netns) = (Node::new(), Netns::new());
-    let attached = node.wait(node.kernel.attach(netns.file(), &pod(3))).unwrap();
+    let attached = node.wait(node.kernel.attach(netns.file().into(), &pod(3))).unwrap();
     assert_eq!(attached.host_mac.to_string(), "ee:ee:ee:ee:ee:ee");
     let link = netns.run("ip -o link show eth0");
     assert!(link.contains(&attached.pod_mac.to_string()) && link.contains("mtu 1480"), "{link}");
@@ -99,11 +100,44 @@ fn a_strict_reverse_path_filter_is_told_and_left() {
 }
 
 #[test]
+fn ends_that_were_made_before_the_addresses_are_known_become_the_link() {
+    let node = Node::new();
+    for (pod, ipv6) in [(pod(3), false), (dual(4), true)] {
+        let netns = Netns::new();
+        let unknown = PodLink { addresses: Vec::new(), ..pod.clone() };
+        let begun = node.wait(node.kernel.begin(netns.file(), &unknown, ipv6)).unwrap();
+        let ends = begun.ends.unwrap();
+        assert_eq!(node.read().link(&pod.host_device).unwrap().index, ends.host);
+        assert!(!node.read().ours().any(|route| route.key.destination.addr() == pod.addresses[0]));
+        let attached = node.wait(node.kernel.attach(begun, &pod)).unwrap();
+        assert_eq!(attached.mtu, 1480);
+        assert_eq!(node.read().link(&pod.host_device).unwrap().index, ends.host, "the same link");
+        assert_eq!(node.check(&netns, &pod), Vec::<String>::new());
+        let again = node.wait(node.kernel.begin(netns.file(), &unknown, ipv6)).unwrap();
+        assert!(again.ends.is_none(), "there is one");
+        assert_eq!(node.wait(node.kernel.attach(again, &pod)).unwrap(), attached);
+    }
+}
+
+#[test]
+fn ends_that_cannot_be_finished_are_taken_away() {
+    let node = Node::new();
+    let netns = Netns::new();
+    let begun = node.wait(node.kernel.begin(netns.file(), &pod(3), false)).unwrap();
+    let unusable = PodLink { addresses: vec!["224.0.0.1".parse().unwrap()], ..pod(3) };
+    let error = node.wait(node.kernel.attach(begun, &unusable)).unwrap_err();
+    assert!(error.to_string().contains("is no address"), "{error}");
+    assert!(node.read().link(&pod(3).host_device).is_none());
+    node.attach(&netns, &pod(3)).unwrap();
+    assert_eq!(node.check(&netns, &pod(3)), Vec::<String>::new());
+}
+
+#[test]
 fn attaching_again_changes_nothing() {
     let (node, netns) = (Node::new(), Netns::new());
-    let first = node.wait(node.kernel.attach(netns.file(), &pod(3))).unwrap();
+    let first = node.wait(node.kernel.attach(netns.file().into(), &pod(3))).unwrap();
     let before = node.read();
-    let again = node.wait(node.kernel.attach(netns.file(), &pod(3))).unwrap();
+    let again = node.wait(node.kernel.attach(netns.file().into(), &pod(3))).unwrap();
     assert_eq!(again, first);
     assert_eq!(node.read(), before, "the link has kept its index");
 }
@@ -163,7 +197,7 @@ fn a_pod_keeps_the_mtu_that_it_was_given() {
     node.attach(&netns, &pod(3)).unwrap();
     let today = PodLink { mtu: 1400, ..pod(3) };
     assert_eq!(node.check(&netns, &today), Vec::<String>::new());
-    let again = node.wait(node.kernel.attach(netns.file(), &today)).unwrap();
+    let again = node.wait(node.kernel.attach(netns.file().into(), &today)).unwrap();
     assert_eq!(again.mtu, 1480);
     assert!(netns.run("ip -o link show eth0").contains("mtu 1480"));
 }
@@ -172,7 +206,7 @@ fn a_pod_keeps_the_mtu_that_it_was_given() {
 fn a_pod_has_the_mac_address_that_it_asks_for_and_a_check_sees_another() {
     let (node, netns) = (Node::new(), Netns::new());
     let pod = PodLink { pod_mac: Some(MacAddress([0x02, 0xca, 0xfe, 0, 0, 3])), ..pod(3) };
-    let attached = node.wait(node.kernel.attach(netns.file(), &pod)).unwrap();
+    let attached = node.wait(node.kernel.attach(netns.file().into(), &pod)).unwrap();
     assert_eq!(attached.pod_mac.to_string(), "02:ca:fe:00:00:03");
     assert!(netns.run("ip -o link show eth0").contains("02:ca:fe:00:00:03"));
     assert_eq!(node.check(&netns, &pod), Vec::<String>::new());
@@ -264,8 +298,8 @@ fn what_cannot_be_is_refused_in_words() {
     }
     let own = node.attach(&node.netns, &pod(3)).unwrap_err();
     assert!(own.reason.contains("is the node's own"), "{own}");
-    let no_netns = std::fs::File::open("/dev/null").unwrap().into();
-    let error = node.wait(node.kernel.attach(no_netns, &pod(3))).unwrap_err();
+    let no_netns: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let error = node.wait(node.kernel.attach(no_netns.into(), &pod(3))).unwrap_err();
     assert!(error.reason.contains("is no network namespace"), "{error}");
     assert!(node.read().link(&pod(3).host_device).is_none());
 }
@@ -286,7 +320,7 @@ fn many_pods_come_and_go_at_the_same_time() {
     let _runtime = node.enter();
     all(&|(netns, pod)| {
         let (kernel, file, pod) = (kernel.clone(), netns.file(), pod.clone());
-        tokio::spawn(async move { kernel.attach(file, &pod).await.map(drop).unwrap() })
+        tokio::spawn(async move { kernel.attach(file.into(), &pod).await.map(drop).unwrap() })
     });
     for (netns, pod) in &pods {
         assert_eq!(node.check(netns, pod), Vec::<String>::new());

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use manx_cni::Code;
-use manx_model::{DEFAULT_IPV4_POOL, Kind};
+use manx_model::{DEFAULT_IPV4_POOL, Kind, veth_name};
 use manx_sim::cluster::Cluster;
+use manx_sim::kubelet::NAMESPACE;
 use manx_sim::tor::TOR;
 use manx_sim::trace::trace;
 use serde_json::json;
@@ -74,6 +75,9 @@ async fn with_strict_affinity_a_pod_without_a_block_is_told_so_and_attached_when
     let refused = cluster.nodes["n3"].kubelet.last_error("late").unwrap();
     assert_eq!(refused.code, Code::NO_ADDRESS, "{refused}");
     assert!(refused.to_string().contains(DEFAULT_IPV4_POOL), "{refused}");
+    let device = veth_name("cali", NAMESPACE, "late");
+    let has_link = || cluster.net.world().machines["n3"].device(&device).is_some();
+    cluster.until("nothing is left of its link", || !has_link()).await;
     let pool = json!({"cidr": "192.168.1.0/28", "blockSize": 29, "ipipMode": "Never"});
     cluster.put(Kind::IPPool, "more", |object| object.spec = pool).await;
     assert_well(&cluster, "with another pool").await;
