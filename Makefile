@@ -32,7 +32,7 @@ cluster-up: setup cluster build image ## Such a cluster, left up to play with
 cluster-down: ## Takes it down
 	@$(TARGET)/release/lab --lab cluster down
 
-conformance: setup cluster build image ## Kubernetes' own network tests as the judge, in a table (CONFORMANCE='--network ptp', '--compare ptp', '--runs 3')
+conformance: setup cluster build image ## Kubernetes' own network tests as the judge, in a table (CONFORMANCE='--network ptp', '--compare ptp', '--runs 3', '--add')
 	@tests/setup conformance
 	@tests/kubernetes/build conformance
 	@tests/kubernetes/images/build agnhost

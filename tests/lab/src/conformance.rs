@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// How often.
     #[arg(long, default_value_t = 1)]
     runs: usize,
+    /// Add to the table that earlier runs over the same network left, rather than begin a new one.
+    #[arg(long)]
+    add: bool,
     /// Compare with the table that an earlier run over another network left: its name, as `ptp`.
     #[arg(long, value_enum)]
     compare: Option<Network>,
@@ -74,20 +77,18 @@ pub(crate) fn run(name: String, args: &Args) -> Result<()> {
     cluster.wait_rolled_out("kube-system", "deployment/coredns")?;
     let folder = manx_lab::target_dir().join("conformance");
     fs::create_dir_all(&folder)?;
-    let mut table = report::Table::default();
+    let file = |network: Network| folder.join(format!("{}.json", network.name()));
+    let mut table =
+        if args.add { read(&file(args.network), args.network)? } else { report::Table::default() };
     for run in 1..=args.runs {
         println!("Run {run} of {} over {}: {}", args.runs, args.network.name(), args.focus);
         table.add(&once(&cluster, &suite, args, &folder)?);
+        fs::write(file(args.network), serde_json::to_string_pretty(&table)?)?;
     }
     print!("{table}");
-    let file = |network: Network| folder.join(format!("{}.json", network.name()));
-    fs::write(file(args.network), serde_json::to_string_pretty(&table)?)?;
     if let Some(other) = args.compare {
-        let path = file(other);
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("{} is not there; run it with --network {}", path.display(), other.name())
-        })?;
-        println!("{}", table.beside(&serde_json::from_str(&text)?, other.name()));
+        let theirs = read(&file(other), other)?;
+        println!("\n{}", table.beside(args.network.name(), &theirs, other.name()));
     }
     ensure!(table.tests() > 0, "no test matches {}", args.focus);
     match table.failed() {
@@ -96,6 +97,14 @@ pub(crate) fn run(name: String, args: &Args) -> Result<()> {
             bail!("{failed} of {} tests failed; the suite's output is in {}", table.tests(), folder.display())
         }
     }
+}
+
+/// The table that an earlier run left.
+fn read(path: &Path, network: Network) -> Result<report::Table> {
+    let text = fs::read_to_string(path).with_context(|| {
+        format!("{} is not there; run it with --network {}", path.display(), network.name())
+    })?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no table; delete it", path.display()))
 }
 
 fn once(cluster: &KubeCluster, suite: &Path, args: &Args, folder: &Path) -> Result<String> {

@@ -49,35 +49,46 @@ impl Table {
         self.tests.values().filter(|outcomes| !passed(outcomes)).count()
     }
 
-    /// What passes here and not there, and the other way round.
-    pub(crate) fn beside(&self, other: &Table, name: &str) -> String {
+    /// Every test, with how it went over both networks; below what passes over the other one and not always here.
+    pub(crate) fn beside(&self, own: &str, other: &Table, name: &str) -> String {
+        let mut text = format!("{own:10}  {name:10}  longest\n");
+        for (test, outcomes) in &self.tests {
+            let there = other.tests.get(test).map_or("not run".to_owned(), |outcomes| verdict(outcomes));
+            text += &format!("{}  {there:10}  {}\n", verdict(outcomes), row(test, outcomes));
+        }
+        for test in other.tests.keys().filter(|test| !self.tests.contains_key(*test)) {
+            text += &format!("not run     {}           {test}\n", verdict(&other.tests[test]));
+        }
+        let passes_there = |test: &String| other.tests.get(test).is_some_and(|outcomes| passed(outcomes));
         let lost: Vec<&String> = self
             .tests
             .iter()
-            .filter(|(test, outcomes)| {
-                !passed(outcomes) && other.tests.get(*test).is_some_and(|outcomes| passed(outcomes))
-            })
+            .filter(|(test, outcomes)| !passed(outcomes) && passes_there(test))
             .map(|(test, _)| test)
+            .chain(other.tests.keys().filter(|test| !self.tests.contains_key(*test) && passes_there(test)))
             .collect();
-        if lost.is_empty() {
-            return format!(
-                "Every test that passes over {name} ({}) passes here.",
-                other.tests() - other.failed()
-            );
+        match lost[..] {
+            [] => {
+                text + &format!(
+                    "\nEvery test that passes over {name} ({}) passes over {own}.",
+                    other.tests() - other.failed()
+                )
+            }
+            _ => lost.iter().fold(
+                text + &format!(
+                    "\n{} tests pass over {name}, and not, or not always, over {own}:",
+                    lost.len()
+                ),
+                |text, test| format!("{text}\n  {test}"),
+            ),
         }
-        lost.iter().fold(format!("{} tests pass over {name} and fail here:", lost.len()), |text, test| {
-            format!("{text}\n  {test}")
-        })
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, outcomes) in &self.tests {
-            let good = outcomes.iter().filter(|outcome| outcome.passed).count();
-            let longest = outcomes.iter().map(|outcome| outcome.seconds).fold(0.0, f64::max);
-            let verdict = if passed(outcomes) { "passed" } else { "FAILED" };
-            writeln!(out, "{verdict} {good}/{}  {longest:6.1} s  {name}", outcomes.len())?;
+            writeln!(out, "{}  {}", verdict(outcomes), row(name, outcomes))?;
             for outcome in outcomes.iter().filter(|outcome| !outcome.passed) {
                 writeln!(out, "               {}", outcome.words.lines().next().unwrap_or_default())?;
             }
@@ -85,6 +96,23 @@ impl fmt::Display for Table {
         let total = self.tests();
         writeln!(out, "\n{} of {total} tests passed", total - self.failed())
     }
+}
+
+/// How a test went: `passed 3/3`, `FLAKY  2/3` or `FAILED 0/3`.
+fn verdict(outcomes: &[Outcome]) -> String {
+    let good = outcomes.iter().filter(|outcome| outcome.passed).count();
+    let word = match good {
+        0 => "FAILED",
+        _ if good < outcomes.len() => "FLAKY ",
+        _ => "passed",
+    };
+    format!("{word} {good}/{}", outcomes.len())
+}
+
+/// Its longest time, and its name.
+fn row(name: &str, outcomes: &[Outcome]) -> String {
+    let longest = outcomes.iter().map(|outcome| outcome.seconds).fold(0.0, f64::max);
+    format!("{longest:6.1} s  {name}")
 }
 
 /// The tests that have ended, from what the suite has written so far: it names a test when it begins it, and says at its
@@ -132,7 +160,7 @@ mod tests {
         let text = table.to_string();
         assert!(text.contains("passed 2/2     1.5 s  [sig-network] DNS answers\n"), "{text}");
         assert!(
-            text.contains("FAILED 1/2     2.0 s  [sig-network] Services serve\n               no\n"),
+            text.contains("FLAKY  1/2     2.0 s  [sig-network] Services serve\n               no\n"),
             "{text}"
         );
         assert!(text.ends_with("\n1 of 2 tests passed\n"), "{text}");
@@ -149,7 +177,14 @@ mod tests {
         let (mut here, mut there) = (Table::default(), Table::default());
         here.add(REPORT);
         there.add(&REPORT.replace("failed", "passed"));
-        assert!(here.beside(&there, "ptp").ends_with("fail here:\n  [sig-network] Services serve"));
-        assert!(there.beside(&here, "ptp").starts_with("Every test"));
+        let beside = here.beside("manx", &there, "ptp");
+        assert!(
+            beside.contains("FAILED 0/1  passed 1/1     2.0 s  [sig-network] Services serve\n"),
+            "{beside}"
+        );
+        assert!(beside.ends_with("over manx:\n  [sig-network] Services serve"), "{beside}");
+        assert!(there.beside("ptp", &here, "manx").ends_with("(1) passes over ptp."));
+        let nothing = Table::default().beside("manx", &here, "ptp");
+        assert!(nothing.ends_with("over manx:\n  [sig-network] DNS answers"), "{nothing}");
     }
 }

@@ -25,11 +25,19 @@ const PICTURE: &str = "
 
 /// A cluster, with Manx and something to reach in it unless it is to be empty, which is left up.
 pub(crate) fn up(name: String, empty: bool) -> Result<()> {
+    let begin = Instant::now();
+    let tell = |what: &str| println!("{:5.1} s  {what}", begin.elapsed().as_secs_f64());
+    tell("Raising the control plane, and two nodes with a router between them.");
     let cluster = raise(name)?;
-    if !empty {
+    if empty {
+        tell("The nodes have registered themselves, and have no network.");
+    } else {
+        tell("The nodes have registered themselves. Installing Manx with Helm.");
         cluster.install()?;
         cluster.wait_ready()?;
+        tell("Both are Ready. Starting a web server on each.");
         cluster.web()?;
+        tell("It answers.\n");
     }
     print!("{}", cluster.kubectl(&["get", "nodes,pods", "-A", "-o", "wide"])?);
     look_around(cluster)
@@ -51,8 +59,8 @@ pub(crate) fn run(name: String, keep: bool) -> Result<()> {
     let lost = disturbed(&cluster, &pods)?;
     chapter("helm test");
     println!("    $ helm test manx --namespace {AGENTS}");
-    let verdict = cluster.helm(&["test", "manx"])?;
-    indented(verdict.split_once("NOTES:").map_or(verdict.as_str(), |(verdict, _)| verdict));
+    let seen = cluster.helm_test()?;
+    indented(seen.split_once("NAME:").map_or(seen.as_str(), |(seen, _)| seen.trim_end()));
     chapter("What was seen");
     println!(
         "    {} ways between pods, services, DNS, the API server, nodes and the host outside, all open",
