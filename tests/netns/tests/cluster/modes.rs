@@ -51,11 +51,13 @@ fn ipip_helm_upgrade_takes_a_cluster_out_of_the_tunnel_and_into_it_and_no_packet
 fn switch(cluster: &KubeCluster, pods: &[KubePod], mode: &str) -> Result<()> {
     cluster.upgrade(&format!("env.CALICO_IPV4POOL_IPIP={mode}"))?;
     wait_mode(cluster, pods, mode)?;
-    for pod in pods {
-        let said = cluster.manx(&pod.node, &["status"])?;
-        ensure!(!said.contains("problem"), "{}: {said}", pod.node);
-    }
-    Ok(())
+    pods.iter().try_for_each(|pod| {
+        eventually(PATIENCE, &format!("the agent of {} to be content", pod.node), || {
+            let said = cluster.manx(&pod.node, &["status"])?;
+            ensure!(!said.contains("Problems:"), "{said}");
+            Ok(())
+        })
+    })
 }
 
 /// Waits until the pool has the mode, and each of the nodes, which are in different subnets, sends by the way that it asks for.
