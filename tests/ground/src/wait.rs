@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Times [`slowness`], as an attempt takes the time of what it waits for: a TLS handshake, that of the API server.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tries `attempt` until it succeeds or `timeout` (times [`slowness`]) has passed; the error names `what` was
@@ -22,7 +23,7 @@ pub fn eventually<T>(timeout: Duration, what: &str, mut attempt: impl FnMut() ->
             Err(_) => {}
         }
         nap(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(LONGEST_PAUSE * slowness());
     }
 }
 

@@ -98,6 +98,12 @@ impl ControlPlane {
         self.dir().join(pki::AUTHORITY)
     }
 
+    /// Certificate and key with which kubelets may serve, rather than each make itself a slow RSA key: the API server takes
+    /// any.
+    pub fn kubelet_identity(&self) -> (PathBuf, PathBuf) {
+        (self.dir().join(pki::KUBELET_CERTIFICATE), self.dir().join(pki::KUBELET_KEY))
+    }
+
     /// The kubeconfig of `admin` or another [user](Options::user).
     pub fn kubeconfig(&self, user: &str) -> Result<PathBuf> {
         self.users.kubeconfig(user)

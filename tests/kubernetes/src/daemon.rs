@@ -44,6 +44,7 @@ impl Daemon {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).current_dir(&self.dir).env_clear();
         command.env("HOME", &self.dir).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(manx_ground::go_environment());
         // A group of its own: Ctrl-C at the terminal reaches the test, and the test's end ends the daemon.
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         self.child = Some(spawn(command).with_context(|| format!("cannot run {}", self.name))?);

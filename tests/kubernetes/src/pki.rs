@@ -20,6 +20,8 @@ pub(crate) const SERVICES: &str = "10.96.0.0/16";
 pub(crate) const AUTHORITY: &str = "ca.crt";
 pub(crate) const SERVER_CERTIFICATE: &str = "kube-apiserver.crt";
 pub(crate) const SERVER_KEY: &str = "kube-apiserver.key";
+pub(crate) const KUBELET_CERTIFICATE: &str = "kubelet.crt";
+pub(crate) const KUBELET_KEY: &str = "kubelet.key";
 pub(crate) const KUBELET_CLIENT_CERTIFICATE: &str = "kubelet-client.crt";
 pub(crate) const KUBELET_CLIENT_KEY: &str = "kubelet-client.key";
 pub(crate) const SERVICE_ACCOUNT_KEY: &str = "service-accounts.key";
@@ -37,6 +39,9 @@ pub(crate) fn write(dir: &Path, address: IpAddr) -> Result<CertificateDer<'stati
     let server = server(address)?.signed_by(&server_key, &issuer)?;
     file(dir, SERVER_CERTIFICATE, &server.pem())?;
     file(dir, SERVER_KEY, &server_key.serialize_pem())?;
+    let kubelet_key = KeyPair::generate()?;
+    file(dir, KUBELET_CERTIFICATE, &CertificateParams::default().signed_by(&kubelet_key, &issuer)?.pem())?;
+    file(dir, KUBELET_KEY, &kubelet_key.serialize_pem())?;
     let client_key = KeyPair::generate()?;
     file(dir, KUBELET_CLIENT_CERTIFICATE, &kubelet_client().signed_by(&client_key, &issuer)?.pem())?;
     file(dir, KUBELET_CLIENT_KEY, &client_key.serialize_pem())?;

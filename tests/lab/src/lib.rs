@@ -13,7 +13,7 @@
 //!                            outside 10.99.0.10
 //! ```
 //!
-//! The lab shells out to `ip`, `birdc`, `tcpdump` and `ping`, with few processes, since starting one costs 90 ms
+//! The lab shells out to `ip`, `birdc`, `tcpdump` and `ping`, with few processes, since starting one costs 70 ms
 //! in an emulated guest. A program is placed into a namespace by `setns` on a thread of its own ([`netns::within`]),
 //! so that no `ip netns exec` stands between the test and the process that it kills.
 //!

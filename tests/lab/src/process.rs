@@ -61,6 +61,7 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env_clear();
         command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.envs(manx_ground::go_environment());
         command.envs(&self.env);
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -41,9 +41,10 @@ pub(super) fn wait(node: &str, mounts: &Mounts) -> Result<()> {
     eventually(PATIENCE, &format!("containerd of {node}"), || mounts.run("ctr", &["version"]).map(drop))
 }
 
-/// Gives it an image of an OCI archive, under the names that are in it.
+/// Gives it an image of an OCI archive, under the names that are in it. It is unpacked when its first container is made, as not
+/// every node has one of every image.
 pub(super) fn import(mounts: &Mounts, archive: &Path) -> Result<()> {
     let archive = archive.display().to_string();
-    let args = [&NAMESPACE[..], &["images", "import", &archive]].concat();
+    let args = [&NAMESPACE[..], &["images", "import", "--no-unpack", &archive]].concat();
     mounts.run("ctr", &args).map(drop)
 }

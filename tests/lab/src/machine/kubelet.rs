@@ -22,6 +22,7 @@ pub(super) fn start(
     control_plane: &ControlPlane,
     cgroup: &str,
 ) -> Result<Process> {
+    let (certificate, key) = control_plane.kubelet_identity();
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -43,6 +44,8 @@ pub(super) fn start(
         "failSwapOn": false,
         "localStorageCapacityIsolation": false,
         "resolvConf": "/dev/null",
+        "tlsCertFile": certificate,
+        "tlsPrivateKeyFile": key,
     });
     let file: PathBuf = node.dir().join("kubelet.json");
     fs::write(&file, serde_json::to_string_pretty(&config)?)

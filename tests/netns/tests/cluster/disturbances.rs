@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use manx_lab::{AGENTS, KubeCluster, KubePod, PORT, eventually, slowness};
+use manx_lab::{AGENTS, KubeCluster, PORT, eventually};
 
+use crate::traffic::during;
 use crate::{installed, turn};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// In the emulated guest a ping every 10 ms is more than there is time for.
-const PACE: Duration = Duration::from_millis(10);
 
 #[test]
 fn whatever_is_restarted_killed_added_or_removed_no_packet_between_other_pods_is_lost() {
@@ -26,30 +25,6 @@ fn whatever_is_restarted_killed_added_or_removed_no_packet_between_other_pods_is
 
     cluster.kubectl(&["delete", "deployment", "web"]).unwrap();
     eventually(PATIENCE, "every address to be given back", || nobody_holds_one(&cluster)).unwrap();
-}
-
-/// Does something to the cluster while a ping and a stream go to and fro between two pods on two nodes.
-fn during(
-    cluster: &mut KubeCluster,
-    pods: &[KubePod],
-    what: &str,
-    disturb: impl FnOnce(&mut KubeCluster) -> Result<()>,
-) -> Result<()> {
-    let [one, other] = pods else { anyhow::bail!("two pods are needed") };
-    let pace = PACE * if slowness() > 1 { 20 } else { 1 };
-    let ping = cluster.ping(one, other, pace)?;
-    let stream = cluster.stream(other, one, pace)?;
-    ping.wait_for_answers(PATIENCE, 20)?;
-    disturb(cluster).with_context(|| what.to_owned())?;
-    ping.wait_for_more(PATIENCE, 20)?;
-    let report = ping.stop()?;
-    ensure!(report.lost.is_empty(), "{what}: of {} pings {:?} were lost", report.sent, report.lost);
-    let stream = stream.stop().with_context(|| what.to_owned())?;
-    println!(
-        "{what}: {} pings, none lost; {} pieces of a stream, {:?} apart at most",
-        report.sent, stream.pieces, stream.longest_gap
-    );
-    Ok(())
 }
 
 fn restart_agents(cluster: &mut KubeCluster) -> Result<()> {

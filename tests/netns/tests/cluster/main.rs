@@ -6,6 +6,8 @@
 mod disturbances;
 mod install;
 mod leftovers;
+mod modes;
+mod traffic;
 mod uninstall;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

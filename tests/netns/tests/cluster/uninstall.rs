@@ -68,10 +68,12 @@ fn log(cluster: &KubeCluster, node: &str) -> Result<String> {
     cluster.kubectl(&["-n", AGENTS, "logs", &name])
 }
 
-fn nothing_is_left(cluster: &KubeCluster, node: &str) -> Result<()> {
+/// A node without pods of Manx has nothing of it.
+pub(crate) fn nothing_is_left(cluster: &KubeCluster, node: &str) -> Result<()> {
     let say = |command: &[&str]| cluster.lab().exec(node, command);
     for (what, found) in [
         ("links", say(&["ip", "-o", "link"])?.contains(": cali").to_string()),
+        ("addresses on the tunnel", say(&["ip", "-o", "address"])?.contains(" tunl0 ").to_string()),
         ("routes", (!say(&["ip", "route", "show", "table", "all", "proto", "77"])?.is_empty()).to_string()),
         ("a table of nftables", say(&["nft", "list", "tables"])?.contains("manx").to_string()),
         ("its plugin", there(cluster, node, PLUGIN)?.to_string()),
