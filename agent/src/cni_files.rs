@@ -26,6 +26,7 @@ use crate::config::{CniFiles, Config, Template};
 use crate::problems::Problems;
 use conflist::{Contents, PLUGIN, PORTMAP};
 pub use remove::{Removed, Whole, remove};
+use versions::Unasked;
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -157,7 +158,9 @@ impl Installer {
                 let ours = CniVersion::list();
                 (None, Some(format!("{name} speaks none of {ours}: hostPort of pods has no effect")))
             }
-            Err(reason) => {
+            // Debian's, for instance. Nothing is wrong with it, and there is nothing to mend.
+            Err(Unasked::NotHere) => (Some(versions::ASSUMED.to_vec()), None),
+            Err(Unasked::Failed(reason)) => {
                 let assumed = versions::ASSUMED.map(CniVersion::as_str).join(", ");
                 let problem = format!(
                     "{name} cannot be asked for its CNI versions ({reason}); it is taken to speak {assumed}"

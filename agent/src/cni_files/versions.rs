@@ -11,8 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-/// What a plugin speaks that is there and cannot be asked: one that is linked dynamically does not run in the agent's
-/// image, which has no libraries. Plugins have had 0.4.0 since 2019.
+/// What a plugin speaks that is there and cannot be asked. Plugins have had 0.4.0 since 2019.
 pub(super) const ASSUMED: [CniVersion; 2] = [CniVersion::V0_3_1, CniVersion::V0_4_0];
 
 /// A plugin answers at once, or it hangs.
@@ -21,6 +20,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Before a plugin that is being installed is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Why a plugin did not say what it speaks.
+#[derive(Debug)]
+pub(super) enum Unasked {
+    /// It is linked dynamically, and the agent's image has no libraries: on the node, where the runtime starts it, it runs.
+    NotHere,
+    /// Something is wrong with it.
+    Failed(String),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -28,14 +36,16 @@ struct Answer {
 }
 
 /// Runs `plugin` with VERSION; the versions of ours among its answer.
-pub(super) async fn ask(plugin: &Path) -> Result<Vec<CniVersion>, String> {
+pub(super) async fn ask(plugin: &Path) -> Result<Vec<CniVersion>, Unasked> {
     let output = timeout(LIMIT, run(plugin)).await;
-    let output = output.map_err(|_| format!("no answer in {} s", LIMIT.as_secs()))?;
+    let output = output.map_err(|_| Unasked::Failed(format!("no answer in {} s", LIMIT.as_secs())))?;
     let output = output.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "it needs a loader or libraries that are not here".to_owned(),
-        _ => error.to_string(),
+        // The file is there, so it is its loader that is not.
+        io::ErrorKind::NotFound => Unasked::NotHere,
+        _ => Unasked::Failed(error.to_string()),
     })?;
-    let answer: Answer = serde_json::from_slice(&output).map_err(|error| format!("its answer: {error}"))?;
+    let answer: Answer =
+        serde_json::from_slice(&output).map_err(|error| Unasked::Failed(format!("its answer: {error}")))?;
     let speaks = |version: &CniVersion| answer.supported_versions.iter().any(|its| its == version.as_str());
     Ok(CniVersion::ALL.into_iter().filter(speaks).collect())
 }
