@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Up { fabric, nodes } => up(args.lab, fabric, &nodes),
         Verb::Down { all, dead } if all || dead => sweep(all),
-        Verb::Down { .. } => Lab::open(&args.lab).and_then(Lab::down),
+        Verb::Down { .. } => down(&args.lab),
         Verb::Status => Lab::open(&args.lab).and_then(|lab| status(&lab)),
         Verb::List => list(),
         Verb::Demo { kubernetes, keep } => demo::run(args.lab, keep, kubernetes),
@@ -162,6 +162,12 @@ fn up(name: String, between: Between, nodes: &[String]) -> Result<()> {
     let lab = Lab::up(Options { name, topology })?;
     status(&lab)?;
     lab.keep()
+}
+
+fn down(name: &str) -> Result<()> {
+    Lab::open(name)?.down()?;
+    println!("{name}: removed");
+    Ok(())
 }
 
 fn sweep(kept: bool) -> Result<()> {

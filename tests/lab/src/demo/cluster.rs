@@ -25,11 +25,19 @@ const PICTURE: &str = "
 
 /// A cluster, with Manx and something to reach in it unless it is to be empty, which is left up.
 pub(crate) fn up(name: String, empty: bool) -> Result<()> {
+    let begin = Instant::now();
+    let tell = |what: &str| println!("{:5.1} s  {what}", begin.elapsed().as_secs_f64());
+    tell("Raising the control plane, and two nodes with a router between them.");
     let cluster = raise(name)?;
-    if !empty {
+    if empty {
+        tell("The nodes have registered themselves, and have no network.");
+    } else {
+        tell("The nodes have registered themselves. Installing Manx with Helm.");
         cluster.install()?;
         cluster.wait_ready()?;
+        tell("Both are Ready. Starting a web server on each.");
         cluster.web()?;
+        tell("It answers.\n");
     }
     print!("{}", cluster.kubectl(&["get", "nodes,pods", "-A", "-o", "wide"])?);
     look_around(cluster)
