@@ -13,6 +13,7 @@ pub mod cni_server;
 pub mod coalesce;
 pub mod collecting;
 pub mod config;
+pub mod connectivity;
 pub mod default_pool;
 pub mod demand;
 pub mod detect;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use manx::cli::{agent, crds, ipam, status, uninstall};
+use manx::cli::{agent, connectivity, crds, ipam, status, uninstall};
 
 /// A pure-L3 network for Kubernetes: every node is a router, every pod a host route.
 #[derive(Parser)]
@@ -19,6 +19,7 @@ enum Command {
     Status(status::Args),
     Ipam(ipam::Args),
     Crds(crds::Args),
+    Connectivity(connectivity::Args),
     Uninstall(uninstall::Args),
 }
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Ipam(args) => ipam::run(args),
         Command::Crds(args) => crds::run(args),
+        Command::Connectivity(args) => connectivity::run(args),
         Command::Uninstall(args) => uninstall::run(args),
     }
 }

@@ -42,7 +42,7 @@ async fn named(path: &Path) -> Result<Config, KubeconfigError> {
     Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await
 }
 
-fn problem(error: &KubeconfigError) -> String {
+pub(crate) fn problem(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::Parse(_) => {
             "is no kubeconfig: not YAML, or a field is not what it should be (not quoted here, for it may be secret)"

@@ -84,7 +84,7 @@ impl Connection {
     }
 }
 
-fn client(mut config: Config, timeout: Duration) -> Result<Client, kube::Error> {
+pub(crate) fn client(mut config: Config, timeout: Duration) -> Result<Client, kube::Error> {
     config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);

@@ -28,6 +28,7 @@ mod report;
 mod request;
 mod selection;
 mod traffic;
+mod version;
 mod watch;
 mod write;
 
@@ -49,6 +50,7 @@ use watch::Pace;
 
 pub use crds::{crd, install_crds};
 pub use traffic::{Traffic, Watched};
+pub use version::ask_version;
 
 /// How to reach the API server.
 #[derive(Clone, Debug)]

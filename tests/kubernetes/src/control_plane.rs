@@ -115,7 +115,16 @@ impl ControlPlane {
 
     /// Runs the real helm as `admin`, on a control plane that is [whole](Options::whole); its standard output.
     pub fn helm(&self, args: &[&str]) -> Result<String> {
-        self.helm.as_ref().ok_or_else(|| anyhow!("a control plane has a helm if it is whole"))?.run(args, "")
+        self.whole_helm()?.run(args, "")
+    }
+
+    /// The same, with what it says on standard error before that: of a test, what its pods have written.
+    pub fn helm_aloud(&self, args: &[&str]) -> Result<String> {
+        self.whole_helm()?.run_aloud(args)
+    }
+
+    fn whole_helm(&self) -> Result<&Tool> {
+        self.helm.as_ref().ok_or_else(|| anyhow!("a control plane has a helm if it is whole"))
     }
 
     /// `kubectl apply` of manifests, as `admin`.

@@ -45,14 +45,24 @@ impl Tool {
 
     /// Runs it to its end; its standard output. A nonzero exit code is an error with its words.
     pub(crate) fn run(&self, args: &[&str], input: &str) -> Result<String> {
+        self.ended(args, input).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The same, but what it says on standard error comes before its standard output.
+    pub(crate) fn run_aloud(&self, args: &[&str]) -> Result<String> {
+        let output = self.ended(args, "")?;
+        Ok([output.stderr, output.stdout].iter().map(|words| String::from_utf8_lossy(words)).collect())
+    }
+
+    fn ended(&self, args: &[&str], input: &str) -> Result<Output> {
         let output =
             self.output(args, input).with_context(|| format!("cannot run {}", self.script.display()))?;
-        let stdout = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
+            let stdout = String::from_utf8_lossy(&output.stdout);
             let stderr = String::from_utf8_lossy(&output.stderr);
             bail!("{} {}: {}: {}{}", self.name, args.join(" "), output.status, stderr.trim(), stdout.trim());
         }
-        Ok(stdout.into_owned())
+        Ok(output)
     }
 
     fn output(&self, args: &[&str], input: &str) -> std::io::Result<Output> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use manx::config::{Config, Settings};
 use manx_kubernetes::{ControlPlane, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -168,6 +168,43 @@ fn every_combination_of_values_is_taken_by_the_api_server_and_understood_by_the_
         combinations += 1;
     }
     assert!(combinations >= 7, "{combinations}");
+}
+
+#[test]
+fn the_pods_of_helm_test_run_where_only_restricted_ones_may_and_there_are_none_when_manx_goes() {
+    let control_plane = ControlPlane::start(Options::new()).unwrap();
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: strict\n  labels: \
+        {pod-security.kubernetes.io/enforce: restricted}\n---\napiVersion: v1\nkind: ServiceAccount\n\
+        metadata: {name: default, namespace: strict}\n";
+    control_plane.apply(namespace).unwrap();
+    let chart = chart().display().to_string();
+    let template = ["template", "manx", &chart, "--show-only", "templates/tests/connectivity.yaml"];
+    let manifest = helm(&control_plane, "strict", &template).unwrap();
+    let file = control_plane.dir().join("tests.yaml");
+    fs::write(&file, manifest).unwrap();
+    let read = ["create", "--dry-run=client", "-o", "json", "-f", &file.display().to_string()];
+    let objects = control_plane.kubectl(&read).unwrap();
+    let objects: Vec<Value> =
+        serde_json::Deserializer::from_str(&objects).into_iter().collect::<Result<_, _>>().unwrap();
+    let objects = objects.iter().flat_map(|object| match object["items"].as_array() {
+        Some(items) => items.iter().collect(),
+        None => vec![object],
+    });
+    let mut pods = 0;
+    for object in objects.filter(|object| !object["spec"]["template"].is_null()) {
+        let (kind, template) = (&object["kind"], &object["spec"]["template"]);
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": template["spec"]});
+        pod["metadata"] = json!({"name": "test", "namespace": "strict"});
+        pod["spec"]["restartPolicy"] = "Never".into();
+        fs::write(&file, pod.to_string()).unwrap();
+        let server = ["create", "--dry-run=server", "-f", &file.display().to_string()];
+        control_plane.kubectl(&server).with_context(|| format!("{kind}: {pod}")).unwrap();
+        pods += 1;
+    }
+    assert_eq!(pods, 2, "the pods that serve, and the one that checks");
+
+    let going = ["template", "manx", &chart, "--values", &values("uninstall.yaml")];
+    assert!(!helm(&control_plane, "strict", &going).unwrap().contains("helm.sh/hook"));
 }
 
 #[test]

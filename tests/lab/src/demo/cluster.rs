@@ -59,8 +59,8 @@ pub(crate) fn run(name: String, keep: bool) -> Result<()> {
     let lost = disturbed(&cluster, &pods)?;
     chapter("helm test");
     println!("    $ helm test manx --namespace {AGENTS}");
-    let verdict = cluster.helm(&["test", "manx"])?;
-    indented(verdict.split_once("NOTES:").map_or(verdict.as_str(), |(verdict, _)| verdict));
+    let seen = cluster.helm_test()?;
+    indented(seen.split_once("NAME:").map_or(seen.as_str(), |(seen, _)| seen.trim_end()));
     chapter("What was seen");
     println!(
         "    {} ways between pods, services, DNS, the API server, nodes and the host outside, all open",

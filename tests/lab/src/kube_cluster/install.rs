@@ -55,6 +55,11 @@ impl KubeCluster {
         self.wait_rolled_out(NAMESPACE, "daemonset/manx")
     }
 
+    /// `helm test`: what its pods have seen, and Helm's verdict. What is not reached is an error, with the same words.
+    pub fn helm_test(&self) -> Result<String> {
+        self.control_plane.helm_aloud(&["test", "manx", "--hide-notes", "--namespace", NAMESPACE])
+    }
+
     /// What `manx` says on a node, run in the pod of the node's agent.
     pub fn manx(&self, node: &str, args: &[&str]) -> Result<String> {
         let agent = self.agent(node)?.name;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use manx_lab::{AGENTS, KubeCluster, eventually};
 use serde_json::Value;
 
-use crate::{empty, turn};
+use crate::{empty, installed, turn};
 
 const NODES: [&str; 2] = ["node1", "node3"];
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,10 +30,83 @@ fn one_helm_install_makes_an_empty_cluster_a_working_one() {
     cluster.reach_everything(&pods).unwrap();
     the_router_has_learned_every_block(&cluster).unwrap();
 
-    let verdict = cluster.helm(&["test", "manx"]).unwrap();
-    assert!(verdict.contains("Phase:          Succeeded"), "{verdict}");
+    let seen = cluster.helm_test().unwrap();
+    every_way_was_tried(&seen).unwrap();
+    nothing_of_the_test_is_left(&cluster, "pods,services,deployments,jobs").unwrap();
     no_container_was_started_again(&cluster).unwrap();
     cluster.manx("node1", &["ipam", "check"]).unwrap();
+}
+
+#[test]
+fn helm_test_names_a_dns_that_is_down_and_a_way_between_nodes_that_is_cut() {
+    let _turn = turn();
+    let cluster = installed(&NODES, &NODES).unwrap();
+    let scale = |replicas: &str| {
+        cluster.kubectl(&["-n", AGENTS, "scale", "deployment/coredns", &format!("--replicas={replicas}")])
+    };
+    scale("0").unwrap();
+    let said = cluster.helm_test().unwrap_err().to_string();
+    for name in ["manx-test-pods.kube-system.svc", "manx-test.kube-system.svc", "kubernetes.default.svc"] {
+        assert!(
+            failed(&said, &format!("DNS {name}: nameserver 10.96.0.10 gave no answer")),
+            "{name}: {said}"
+        );
+    }
+    assert!(
+        passed(&said, "service manx-test.") && passed(&said, "API server 10.96.0.1:443: it is"),
+        "{said}"
+    );
+    nothing_of_the_test_is_left(&cluster, "services,deployments").unwrap();
+
+    scale("1").unwrap();
+    cluster.wait_rolled_out(AGENTS, "deployment/coredns").unwrap();
+    // What comes from the other node for a test pod, and nothing else.
+    let rules = "table inet cut { chain forward { type filter hook forward priority 0; iifname eth0 tcp dport 8080 drop; }; }";
+    cluster.lab().exec("node3", &["nft", rules]).unwrap();
+    let said = cluster.helm_test().unwrap_err().to_string();
+    assert!(failed(&said, "node1 -> pod ") && said.contains("no connection to port 8080"), "{said}");
+    assert!(!failed(&said, "DNS") && !failed(&said, "node3 -> ") && passed(&said, "API server"), "{said}");
+
+    cluster.lab().exec("node3", &["nft", "delete table inet cut"]).unwrap();
+    cluster.helm_test().unwrap();
+    nothing_of_the_test_is_left(&cluster, "pods,services,deployments,jobs").unwrap();
+}
+
+/// Whether a line of the test says that this went wrong.
+fn failed(said: &str, what: &str) -> bool {
+    // Helm's own words may stand before the first.
+    said.lines().any(|line| line.contains("FAIL  node") && line.contains(what))
+}
+
+/// Whether a line says that it went well.
+fn passed(said: &str, what: &str) -> bool {
+    said.lines().any(|line| line.contains("ok    node") && line.contains(what))
+}
+
+/// Both nodes' pods, and the one that checks, wherever it is.
+fn every_way_was_tried(said: &str) -> Result<()> {
+    ensure!(said.contains("with pods on node1, node3"), "{said}");
+    for [from, to] in [["node1", "node3"], ["node3", "node1"]] {
+        for what in
+            ["DNS kubernetes.default.svc: 10.96.0.1", "service manx-test.", "API server 10.96.0.1:443: it is"]
+        {
+            ensure!(passed(said, &format!("{from} -> {what}")), "{from} -> {what}: {said}");
+        }
+        let lines = said.lines().filter(|line| line.contains(&format!("ok    {from} -> pod ")));
+        let there = lines.filter(|line| line.contains(&format!("on {to} sends back 64 KiB"))).count();
+        ensure!(there > 0, "{from} -> pod on {to}: {said}");
+    }
+    ensure!(said.contains("Phase:          Succeeded"), "{said}");
+    Ok(())
+}
+
+fn nothing_of_the_test_is_left(cluster: &KubeCluster, kinds: &str) -> Result<()> {
+    eventually(PATIENCE, "the test's objects to go", || {
+        let selector = "app.kubernetes.io/name=manx-test";
+        let left = cluster.kubectl(&["-n", AGENTS, "get", kinds, "-l", selector, "-o", "name"])?;
+        ensure!(left.is_empty(), "there are {left}");
+        Ok(())
+    })
 }
 
 fn condition(cluster: &KubeCluster, node: &str, kind: &str) -> Result<Value> {
