@@ -27,6 +27,7 @@ use crate::problems::Problems;
 use conflist::{Contents, PLUGIN, PORTMAP};
 use versions::Unasked;
 pub use remove::{Removed, Whole, remove};
+use versions::Unasked;
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -73,6 +73,16 @@ impl fmt::Display for Finding {
     }
 }
 
+/// All findings, a line each, below the place from which they were made.
+pub fn page(findings: &[Finding]) -> String {
+    let mut page = String::new();
+    for group in findings.chunk_by(|one, next| one.from == next.from) {
+        page += &format!("From {}:\n", group[0].from);
+        group.iter().for_each(|finding| page += &format!("{finding}\n"));
+    }
+    page
+}
+
 /// Why a check failed, as far as the one who reached out can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {

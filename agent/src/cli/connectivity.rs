@@ -10,7 +10,7 @@ use clap::Subcommand;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::connectivity::survey::{Plan, survey_all};
-use crate::connectivity::{Place, list, server, verdict};
+use crate::connectivity::{Place, list, page, server, verdict};
 
 /// Check that pods reach each other, a service, DNS and the API server: what `helm test` runs in pods
 #[derive(clap::Args)]
@@ -128,9 +128,7 @@ async fn serve(plan: Plan) -> ExitCode {
 
 async fn check(plan: &Plan, wait: Duration) -> ExitCode {
     let (findings, places) = survey_all(plan, wait).await;
-    for finding in &findings {
-        println!("{finding}");
-    }
+    print!("{}", page(&findings));
     let (good, words) = verdict(&findings, &places);
     println!("\n{words}");
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -44,8 +44,8 @@ pub(super) async fn ask(plugin: &Path) -> Result<Vec<CniVersion>, Unasked> {
         io::ErrorKind::NotFound => Unasked::NotHere,
         _ => Unasked::Failed(error.to_string()),
     })?;
-    let answer: Answer = serde_json::from_slice(&output)
-        .map_err(|error| Unasked::Failed(format!("its answer: {error}")))?;
+    let answer: Answer =
+        serde_json::from_slice(&output).map_err(|error| Unasked::Failed(format!("its answer: {error}")))?;
     let speaks = |version: &CniVersion| answer.supported_versions.iter().any(|its| its == version.as_str());
     Ok(CniVersion::ALL.into_iter().filter(speaks).collect())
 }

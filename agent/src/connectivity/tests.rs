@@ -35,6 +35,21 @@ fn a_finding_is_one_line_that_says_from_where_to_what_and_how_it_went() {
 }
 
 #[test]
+fn two_pods_of_one_node_that_check_are_told_apart() {
+    let mut other = finding(Ok("good"));
+    other.from.pod = "manx-test-other".into();
+    let page = page(&[finding(Ok("good")), finding(Err("bad")), other]);
+    let expected = "\
+From manx-test-node1 on node1:
+ok    node1 -> pod 192.168.1.2: good
+FAIL  node1 -> pod 192.168.1.2: bad
+From manx-test-other on node1:
+ok    node1 -> pod 192.168.1.2: good
+";
+    assert_eq!(page, expected);
+}
+
+#[test]
 fn one_failure_among_many_is_a_failure_and_no_check_at_all_is_one() {
     let servers = BTreeSet::from([place("node1"), place("node3")]);
     let (good, text) = verdict(&[finding(Ok("")), finding(Err(""))], &servers);
@@ -66,9 +81,7 @@ fn every_trouble_is_told_with_what_to_do() {
 fn pods_that_are_missing_are_counted_and_a_service_of_another_address_is_named() {
     let found = [IpAddr::from([192, 168, 1, 2])];
     assert_eq!(judge_pods(&found, 1), Ok(()));
-    assert!(
-        matches!(judge_pods(&found, 2), Err(Trouble::Wrong(why)) if why.starts_with("1 of 2 test pods"))
-    );
+    assert!(matches!(judge_pods(&found, 2), Err(Trouble::Wrong(why)) if why.starts_with("1 of 2 test pods")));
     assert_eq!(judge_service(&found, None), Ok(()));
     assert_eq!(judge_service(&found, Some(found[0])), Ok(()));
     let other = judge_service(&found, Some([10, 96, 0, 1].into()));
