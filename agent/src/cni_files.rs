@@ -25,8 +25,8 @@ use crate::cni_server::NotReady;
 use crate::config::{CniFiles, Config, Template};
 use crate::problems::Problems;
 use conflist::{Contents, PLUGIN, PORTMAP};
-use versions::Unasked;
 pub use remove::{Removed, Whole, remove};
+use versions::Unasked;
 use versions::Unasked;
 
 /// How often the files are looked at.

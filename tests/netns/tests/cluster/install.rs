@@ -44,6 +44,8 @@ fn helm_test_names_a_dns_that_is_down_and_a_way_between_nodes_that_is_cut() {
     let scale = |replicas: &str| {
         cluster.kubectl(&["-n", AGENTS, "scale", "deployment/coredns", &format!("--replicas={replicas}")])
     };
+    // It waits for the names of its pods, which nobody will tell it.
+    cluster.upgrade("test.waitSeconds=20").unwrap();
     scale("0").unwrap();
     let said = cluster.helm_test().unwrap_err().to_string();
     for name in ["manx-test-pods.kube-system.svc", "manx-test.kube-system.svc", "kubernetes.default.svc"] {
