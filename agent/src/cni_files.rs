@@ -27,7 +27,6 @@ use crate::problems::Problems;
 use conflist::{Contents, PLUGIN, PORTMAP};
 pub use remove::{Removed, Whole, remove};
 use versions::Unasked;
-use versions::Unasked;
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
