@@ -12,7 +12,7 @@ STATIC := -C target-feature=+crt-static -C strip=symbols \
 export KEEP
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes cluster-demo cluster-up cluster-down conformance cluster test test-core sim bench-api bench-cni build image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
+.PHONY: help demo demo-kubernetes cluster-demo cluster-up cluster-down conformance cluster test test-core sim bench-api bench-cni build static image manifest kubernetes setup lint lint-format lint-clippy lint-docs lint-purity lint-licences lint-chart audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -56,15 +56,16 @@ bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 n
 	cargo build --release -p manx-bench-api
 	@$(TARGET)/release/bench-api $(BENCH)
 
-build: ## The agent, the static CNI plugin and the lab, for release
-	cargo build --release -p manx -p manx-lab
-	RUSTFLAGS='$(STATIC)' cargo build --release -p manx-cni --target $(MACHINE)
-	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
+build: static ## The agent and the CNI plugin, static as they are in the image, and the lab, for release
+	cargo build --release -p manx-lab
 
-image: ## The container image, as an OCI archive in target/image (ARCH=aarch64 with a toolchain for it)
+static:
 	@rustc --print target-libdir --target $(MACHINE) | xargs test -d || \
 		{ echo "Rust has no $(MACHINE) here: rustup target add $(MACHINE), and install a gcc for it (Debian: gcc-aarch64-linux-gnu)"; exit 1; }
 	RUSTFLAGS='$(STATIC)' cargo build --release -p manx -p manx-cni --target $(MACHINE)
+	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
+
+image: static ## The container image, as an OCI archive in target/image (ARCH=aarch64 with a toolchain for it)
 	@rm -rf $(TARGET)/image
 	@charts/image/build $(TARGET)/$(MACHINE)/release $(TARGET)/image
 	@charts/image/check $(TARGET)/image/*.oci.tar

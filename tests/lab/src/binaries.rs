@@ -6,15 +6,19 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::target_dir;
 
-/// The agent: `MANX_BIN`, otherwise `target/release/manx`.
+/// The agent: `MANX_BIN`, otherwise the static one, as it is in the image, that `make build` leaves in
+/// `target/x86_64-unknown-linux-gnu/release`.
 pub fn manx_binary() -> Result<PathBuf> {
-    find("MANX_BIN", "release/manx")
+    find("MANX_BIN", &static_program("manx"))
 }
 
-/// The CNI plugin: `MANX_CNI_BIN`, otherwise the static one that `make build` leaves in
-/// `target/x86_64-unknown-linux-gnu/release`.
+/// The CNI plugin: `MANX_CNI_BIN`, otherwise the one beside the agent.
 pub fn cni_binary() -> Result<PathBuf> {
-    find("MANX_CNI_BIN", &format!("{}-unknown-linux-gnu/release/manx-cni", std::env::consts::ARCH))
+    find("MANX_CNI_BIN", &static_program("manx-cni"))
+}
+
+fn static_program(name: &str) -> String {
+    format!("{}-unknown-linux-gnu/release/{name}", std::env::consts::ARCH)
 }
 
 /// The container image under test: `MANX_IMAGE`, otherwise what `make image` leaves in `target/image`.

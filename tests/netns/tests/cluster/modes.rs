@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use manx_lab::{AGENTS, KubeCluster, KubePod, eventually};
+use manx_lab::{AGENTS, KubeCluster, KubePod, eventually, slowness};
 
 use crate::traffic::during;
 use crate::uninstall::nothing_is_left;
@@ -29,7 +29,9 @@ fn ipip_helm_upgrade_takes_a_cluster_out_of_the_tunnel_and_into_it_and_no_packet
         assert_eq!(sent.segment, FULL_SEGMENT);
     }
 
-    for mode in ["Never", "Always", "CrossSubnet"] {
+    // Between two subnets the one is what the other is, and in an emulated cluster a switch takes minutes.
+    let tunnelled: &[&str] = if slowness() > 1 { &["CrossSubnet"] } else { &["Always", "CrossSubnet"] };
+    for mode in ["Never"].iter().chain(tunnelled) {
         during(&mut cluster, &pods, mode, |cluster| switch(cluster, &pods, mode)).unwrap();
     }
 
