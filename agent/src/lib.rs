@@ -19,6 +19,7 @@ pub mod demand;
 pub mod detect;
 pub mod endpoints;
 pub mod felix_parameters;
+mod http_server;
 pub mod information;
 pub mod latest;
 pub mod leader;

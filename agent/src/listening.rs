@@ -5,36 +5,35 @@
 //! the FelixConfiguration of this node, else that of the cluster. A change is followed at once.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use manx_model::FelixConfigurationSpec;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 use crate::config::FelixEnvironment;
 use crate::felix_parameters;
+use crate::http_server::Serving;
 use crate::probes::{self, BgpAsked, Verdict};
 use crate::problems::Problems;
 use crate::view::View;
 
 /// A place that cannot be listened on is tried again after this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// Connections served at a time at one place; more wait to be accepted.
-const CONNECTIONS: usize = 16;
-/// Whoever is slower than this with one request and its answer is given up.
-const LIMIT: Duration = Duration::from_secs(10);
+/// At one place.
+const SERVING: Serving = Serving {
+    what: "probes or metrics",
+    connections: 16,
+    limit: Duration::from_secs(10),
+    refused: |error| tracing::warn!("cannot accept a connection for probes or metrics: {error}"),
+};
 
 const HEALTH_PORT: u16 = 9099;
 const METRICS_PORT: u16 = 9091;
@@ -148,40 +147,11 @@ async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
 }
 
 async fn serve(listener: TcpListener, serves: Serves, view: View) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let view = view.clone();
-                tokio::spawn(async move {
-                    converse(stream, serves, view).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a connection for probes or metrics: {error}");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// One request and its answer.
-async fn converse(stream: TcpStream, serves: Serves, view: View) {
-    let view = &view;
-    let service = service_fn(|request: Request<Incoming>| async move {
-        Ok::<_, Infallible>(answer(request.method(), request.uri(), serves, view).await)
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    match timeout(LIMIT, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("a request for probes or metrics: {error}"),
-        Err(_) => tracing::debug!("a request for probes or metrics took too long"),
-    }
+    let answer = move |request: Request<Incoming>| {
+        let view = view.clone();
+        async move { answer(request.method(), request.uri(), serves, &view).await }
+    };
+    SERVING.run(listener, answer).await;
 }
 
 async fn answer(method: &Method, uri: &http::Uri, serves: Serves, view: &View) -> Response<Full<Bytes>> {
@@ -227,6 +197,7 @@ mod tests {
     use super::*;
     use manx_model::{Kind, Object};
     use serde_json::{Value, json};
+    use std::sync::Arc;
 
     fn places(environment: &FelixEnvironment, default: &Value) -> Vec<(Place, &'static str)> {
         let object = Object::new(Kind::FelixConfiguration, "default", default);
