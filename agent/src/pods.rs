@@ -1,9 +1,10 @@
 //! What a CNI request does: addresses from IPAM, a link from the kernel, and the reverse.
 //!
-//! ADD takes the address and enters the pod in [`Endpoints`], while the kernel makes the two ends of its link; then the link
-//! is finished, its route last: in this order the node loop never meets a route of ours that it cannot explain. DEL takes the link away first, then gives the address back:
-//! in this order no two links ever have one address. Both may be repeated, and cut off anywhere: a repeated ADD finds
-//! what the first one made, a repeated DEL finds nothing to do, and what a crash left is swept at the next start.
+//! ADD takes the address and enters the pod in [`Endpoints`], while the kernel makes the two ends of its link; then the
+//! link is finished, its route last: in this order the node loop never meets a route of ours that it cannot explain. DEL
+//! takes the link away first, then gives the address back: in this order no two links ever have one address. Both may be
+//! repeated, and cut off anywhere: a repeated ADD finds what the first one made, a repeated DEL finds nothing to do, and
+//! what a crash left is swept at the next start.
 
 mod entering;
 
