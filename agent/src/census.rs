@@ -17,8 +17,6 @@ pub struct Census {
     pods: BTreeMap<(String, String), PodState>,
     /// The pools that can be used.
     pub pools: Vec<IpPool>,
-    /// The IPAMConfig.
-    pub config: IpamConfigSpec,
     /// What cannot be read.
     pub unreadable: Vec<Invalid>,
 }
@@ -36,9 +34,6 @@ impl Census {
         census.handles = census.readable(store.list(Kind::IPAMHandle, &Only::All).await?);
         let pools = census.readable(store.list(Kind::IPPool, &Only::All).await?);
         census.pools = pools.iter().filter_map(|pool| IpPool::from_object(pool).ok()).collect();
-        if let Some(config) = store.get(Kind::IPAMConfig, "default").await? {
-            census.config = IpamConfigSpec::from_object(&config).0;
-        }
         let nodes = census.readable(store.list(Kind::Node, &Only::All).await?);
         let nodes: Vec<Node> =
             nodes.iter().filter_map(|node| Node::from_object(node).ok()).map(|(node, _)| node).collect();
@@ -73,6 +68,15 @@ impl Census {
         self.unreadable.extend(unreadable.into_iter().filter_map(Result::err));
         objects.into_iter().flatten().collect()
     }
+}
+
+/// The IPAMConfig, for who does not watch it.
+///
+/// # Errors
+/// The datastore's.
+pub async fn ipam_config(store: &dyn Datastore) -> Result<IpamConfigSpec, Error> {
+    let stored = store.get(Kind::IPAMConfig, "default").await?;
+    Ok(stored.map(|object| IpamConfigSpec::from_object(&object).0).unwrap_or_default())
 }
 
 /// What a Pod object says about its addresses.

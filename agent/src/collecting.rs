@@ -84,6 +84,7 @@ impl Collecting {
     async fn collect(&self, collector: &mut Collector) -> Result<bool, Error> {
         let mut collected = false;
         let census = Census::take(&*self.store).await?;
+        let config = Arc::clone(&self.cluster.borrow().ipam);
         for action in collector.observe(census.observed(), (self.wall_clock)()) {
             if let Action::ReleaseHandle { pod: Some(pod), held, .. } = &action {
                 if !self.knows_pods {
@@ -94,7 +95,7 @@ impl Collecting {
                     continue;
                 }
             }
-            if collector.carry_out(&*self.store, (self.wall_clock)(), &census.config, &action).await? {
+            if collector.carry_out(&*self.store, (self.wall_clock)(), &config, &action).await? {
                 tracing::info!("collected: {action}");
                 collected = true;
             }

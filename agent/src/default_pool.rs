@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::config::{DefaultPool, DefaultPool6};
+use crate::echo;
 use crate::problems::Problems;
 
 /// Where the record lives. Calico keeps annotations of storage objects whose key contains `projectcalico.org/`.
@@ -41,6 +42,12 @@ pub enum Decision {
     Create(Object),
     /// Write it; the text says what changes.
     Update(Object, String),
+}
+
+impl Decision {
+    fn writes(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Update(..))
+    }
 }
 
 /// Decides, from a cluster in sync.
@@ -175,19 +182,23 @@ pub async fn keep(
     mut cluster: watch::Receiver<Arc<Cluster>>,
     problems: Problems,
 ) {
+    let decide_both = |seen: &Arc<Cluster>| match seen.in_sync {
+        true => [Some(decide(seen, &wanted)), wanted6.as_ref().map(|wanted| decide6(seen, wanted))],
+        false => [None, None],
+    };
     loop {
         let seen = Arc::clone(&cluster.borrow_and_update());
-        let mut decisions = Vec::new();
-        if seen.in_sync {
-            decisions.push(decide(&seen, &wanted));
-            decisions.extend(wanted6.as_ref().map(|wanted| decide6(&seen, wanted)));
-        }
-        let (mut told, mut retry) = (Vec::new(), false);
-        for decision in decisions {
+        let (mut told, mut written, mut retry) = (Vec::new(), false, false);
+        for decision in decide_both(&seen).into_iter().flatten() {
+            let writes = decision.writes();
             match carry_out(&*store, decision).await {
-                Ok(report) => told.extend(report),
-                // Another agent was faster: its word comes by the watch.
-                Err(Error::Exists { .. } | Error::Conflict { .. }) => retry = true,
+                Ok(report) => {
+                    told.extend(report);
+                    written |= writes;
+                }
+                // Another agent was faster: its word comes by the watch, as ours does.
+                Err(Error::Exists { .. }) => written = true,
+                Err(Error::Conflict { .. }) => retry = true,
                 Err(error) => {
                     told.push(format!("the default pool is not as it should be: {error}"));
                     retry = true;
@@ -195,6 +206,14 @@ pub async fn keep(
             }
         }
         problems.set("default pool", told);
+        if written && !retry {
+            let is_done =
+                |cluster: &Arc<Cluster>| !decide_both(cluster).iter().flatten().any(Decision::writes);
+            match echo::heard(&mut cluster, is_done).await {
+                true => continue,
+                false => return,
+            }
+        }
         tokio::select! {
             biased;
             changed = cluster.changed() => if changed.is_err() { return },

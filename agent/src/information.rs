@@ -12,6 +12,7 @@ use manx_model::{ClusterInformationSpec, Kind, Object};
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
+use crate::echo;
 
 /// After a failed call the next try waits this long.
 const RETRY: Duration = Duration::from_secs(30);
@@ -36,21 +37,29 @@ pub async fn keep(
     loop {
         let seen = Arc::clone(&cluster.borrow_and_update());
         let ours = *leads.borrow_and_update();
-        let damaged = seen
-            .invalid
-            .iter()
-            .any(|invalid| invalid.kind == Kind::ClusterInformation && invalid.name == "default");
-        let missing = ours && seen.in_sync && seen.information.is_none() && !damaged;
-        let failed = match missing {
-            true => make(&*store, &guid).await.is_err(),
-            false => false,
-        };
+        let mut failed = false;
+        if ours && seen.in_sync && !is_there(&seen) {
+            match make(&*store, &guid).await {
+                Ok(()) if echo::heard(&mut cluster, is_there).await => continue,
+                Ok(()) => return,
+                Err(_) => failed = true,
+            }
+        }
         tokio::select! {
             changed = cluster.changed() => if changed.is_err() { return },
             changed = leads.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if failed => {}
         }
     }
+}
+
+/// A damaged one is one, too.
+fn is_there(cluster: &Arc<Cluster>) -> bool {
+    let damaged = cluster
+        .invalid
+        .iter()
+        .any(|invalid| invalid.kind == Kind::ClusterInformation && invalid.name == "default");
+    cluster.information.is_some() || damaged
 }
 
 async fn make(store: &dyn Datastore, guid: &str) -> Result<(), Error> {
@@ -77,6 +86,25 @@ async fn make(store: &dyn Datastore, guid: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use manx_datastore::Memory;
+    use manx_datastore::testing::{Faults, Faulty};
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_made_once_whatever_else_is_told_before_the_watch_tells_of_it() {
+        let store = Faulty::new(Memory::new(), 1, Faults::default());
+        let without = || Arc::new(Cluster { in_sync: true, ..Cluster::default() });
+        let (cluster, seen) = watch::channel(without());
+        let (_leads, leading) = watch::channel(true);
+        tokio::spawn(keep(Arc::new(store.clone()), seen, leading, "aa".into()));
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cluster.send_replace(without());
+        }
+        assert_eq!(store.calls(), 1);
+        let information = Some(Arc::new(ClusterInformationSpec::default()));
+        cluster.send_replace(Arc::new(Cluster { information, in_sync: true, ..Cluster::default() }));
+        tokio::time::sleep(RETRY * 2).await;
+        assert_eq!(store.calls(), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_cluster_without_an_identity_is_given_one_by_the_node_that_leads() {

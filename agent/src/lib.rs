@@ -17,6 +17,7 @@ pub mod connectivity;
 pub mod default_pool;
 pub mod demand;
 pub mod detect;
+mod echo;
 pub mod endpoints;
 pub mod felix_parameters;
 mod http_server;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
+use crate::echo;
 use crate::problems::Problems;
 
 /// After a failed write the next try waits this long.
@@ -70,7 +71,8 @@ pub enum NodeMaker {
     Kubelet,
 }
 
-/// Writes the publication, whatever was written before.
+/// Writes the publication, whatever was written before. `seen` is the Node as the watch tells it; where that does not know of
+/// it, it is asked for.
 ///
 /// # Errors
 /// Why the Node is not as it should be, in words for the operator; try again.
@@ -79,8 +81,12 @@ pub async fn publish_once(
     name: &NodeName,
     maker: NodeMaker,
     wanted: &Publication,
+    seen: Option<&Object>,
 ) -> Result<(), String> {
-    let stored = store.get(Kind::Node, name.as_str()).await.map_err(|error| error.to_string())?;
+    let stored = match seen {
+        Some(seen) => Some(seen.clone()),
+        None => store.get(Kind::Node, name.as_str()).await.map_err(|error| error.to_string())?,
+    };
     let (node, made) = match (stored, maker) {
         (Some(node), _) => (node, Ok(())),
         (None, NodeMaker::Kubelet) => return Err(not_registered(name)),
@@ -124,17 +130,26 @@ pub async fn keep_published(
     loop {
         let publication = wanted.borrow_and_update().clone();
         let seen = Arc::clone(&cluster.borrow_and_update());
-        let settled = seen.own_node.as_ref().is_some_and(|node| publication.missing(node).is_empty());
+        let says_so = |cluster: &Arc<Cluster>| {
+            cluster.own_node.as_ref().is_some_and(|node| publication.missing(node).is_empty())
+        };
+        let settled = says_so(&seen);
         let failed = match settled {
             true => None,
-            false => publish_once(&*store, &name, maker, &publication).await.err(),
+            false => publish_once(&*store, &name, maker, &publication, seen.own_node.as_deref()).await.err(),
         };
-        let retry = failed.is_some();
+        let (written, retry) = (!settled && failed.is_none(), failed.is_some());
         problems.set("publishing", failed.map(|error| format!("Node {name} is not up to date: {error}")));
+        let news = async {
+            match written {
+                true => echo::heard(&mut cluster, says_so).await,
+                false => cluster.changed().await.is_ok(),
+            }
+        };
         tokio::select! {
             biased;
             changed = wanted.changed() => if changed.is_err() { return },
-            changed = cluster.changed() => if changed.is_err() { return },
+            go_on = news => if !go_on { return },
             () = tokio::time::sleep(RETRY), if retry => {}
         }
     }
@@ -145,6 +160,7 @@ mod tests {
     use super::*;
     use futures::executor::block_on;
     use manx_datastore::Memory;
+    use manx_datastore::testing::{Faults, Faulty};
 
     fn publication(tunnel: Option<&str>) -> Publication {
         let tunnel = tunnel.map(|text| text.parse().unwrap());
@@ -153,7 +169,7 @@ mod tests {
 
     fn publish(store: &Memory, maker: NodeMaker, tunnel: Option<&str>) -> Result<Object, String> {
         let name = "n1".parse().unwrap();
-        block_on(publish_once(store, &name, maker, &publication(tunnel)))?;
+        block_on(publish_once(store, &name, maker, &publication(tunnel), None))?;
         Ok(block_on(store.get(Kind::Node, "n1")).unwrap().unwrap())
     }
 
@@ -174,6 +190,36 @@ mod tests {
         let node = publish(&store, NodeMaker::Kubelet, None).unwrap();
         let keys: Vec<_> = node.metadata.annotations.keys().map(String::as_str).collect();
         assert_eq!(keys, [annotation::AS_NUMBER, annotation::IPV4_ADDRESS, "theirs"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_watched_is_written_with_one_call_whatever_else_is_told_before_the_watch_tells_of_it()
+     {
+        let memory = Memory::new();
+        let node = memory.create(Object::new(Kind::Node, "n1", &Value::Null)).await.unwrap();
+        let store = Faulty::new(memory.clone(), 1, Faults::default());
+        let seeing = |node: &Object| {
+            Arc::new(Cluster { own_node: Some(Arc::new(node.clone())), ..Cluster::default() })
+        };
+        let (cluster, seen) = watch::channel(seeing(&node));
+        let (wanted, wish) = watch::channel(publication(None));
+        let name = "n1".parse().unwrap();
+        let problems = Problems::default();
+        tokio::spawn(keep_published(Arc::new(store.clone()), name, NodeMaker::Kubelet, wish, seen, problems));
+        for _ in 0..3 {
+            tokio::time::sleep(RETRY).await;
+            cluster.send_replace(seeing(&node));
+        }
+        assert_eq!(store.calls(), 1);
+
+        wanted.send_replace(publication(Some("192.168.0.1")));
+        tokio::time::sleep(RETRY).await;
+        assert_eq!(store.calls(), 2, "what is wanted now is not kept waiting");
+        let node = memory.get(Kind::Node, "n1").await.unwrap().unwrap();
+        assert_eq!(node.metadata.annotations[annotation::IPV4_IPIP_TUNNEL_ADDR], "192.168.0.1");
+        cluster.send_replace(seeing(&node));
+        tokio::time::sleep(RETRY * 20).await;
+        assert_eq!(store.calls(), 2);
     }
 
     #[test]

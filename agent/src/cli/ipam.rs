@@ -13,7 +13,7 @@ use clap::Subcommand;
 use manx_datastore::Datastore;
 use manx_ipam::{DEFAULT_GRACE, check, fix, release_address, split, usage};
 
-use crate::census::Census;
+use crate::census::{Census, ipam_config};
 use crate::cli::store;
 use crate::config::{DatastoreChoice, datastore};
 
@@ -136,13 +136,14 @@ async fn check_all(store: Arc<dyn Datastore>, kubernetes: bool, mend: bool) -> R
         return Err("which pods exist is known to Kubernetes only: without it nothing can be judged".into());
     }
     let census = Census::take(&*store).await.map_err(|error| error.to_string())?;
+    let config = ipam_config(&*store).await.map_err(|error| error.to_string())?;
     let problems = check(census.observed(), DEFAULT_GRACE, SystemTime::now());
     let (mut page, mut left) = (String::new(), problems.len());
     for problem in &problems {
         let done = match (&problem.fix, mend) {
             (None, _) => "for a person, or for time, to decide".to_owned(),
             (Some(_), false) => "--fix mends it".to_owned(),
-            (Some(how), true) => match fix(&*store, SystemTime::now(), &census.config, how).await {
+            (Some(how), true) => match fix(&*store, SystemTime::now(), &config, how).await {
                 Ok(true) => {
                     left -= 1;
                     "mended".to_owned()
@@ -163,8 +164,9 @@ async fn check_all(store: Arc<dyn Datastore>, kubernetes: bool, mend: bool) -> R
 
 async fn release(store: &dyn Datastore, address: IpAddr, handle: Option<&str>) -> Result<Page, String> {
     let census = Census::take(store).await.map_err(|error| error.to_string())?;
+    let config = ipam_config(store).await.map_err(|error| error.to_string())?;
     let now = SystemTime::now();
-    let released = release_address(store, now, &census.config, &census.pools, address, handle).await;
+    let released = release_address(store, now, &config, &census.pools, address, handle).await;
     Ok(match released.map_err(|error| error.to_string())? {
         Some(handle) if handle.is_empty() => {
             (format!("{address} is free; it had no handle.\n"), ExitCode::SUCCESS)
