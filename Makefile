@@ -9,6 +9,9 @@ endif
 # Static programs, which say nothing of the machine that built them.
 STATIC := -C target-feature=+crt-static -C strip=symbols \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/manx
+# One set of flags for whatever runs here, so that all share what they depend on.
+RELEASE := RUSTFLAGS='$(STATIC)' cargo build --release --target $(MACHINE)
+BUILT := $(TARGET)/$(MACHINE)/release
 export KEEP
 
 .DEFAULT_GOAL := help
@@ -24,19 +27,19 @@ demo-kubernetes: setup kubernetes build ## The same on a real kube-apiserver, dr
 	@tests/with-ipip tests/demo --kubernetes
 
 cluster-demo: setup cluster build image ## A real Kubernetes, kubelet and containerd too, gets its network by `helm install` (KEEP=1; root, Go)
-	@$(TARGET)/release/lab cluster demo $(if $(filter 1,$(KEEP)),--keep)
+	@$(BUILT)/lab cluster demo $(if $(filter 1,$(KEEP)),--keep)
 
 cluster-up: setup cluster build image ## Such a cluster, left up to play with
-	@$(TARGET)/release/lab cluster up
+	@$(BUILT)/lab cluster up
 
 cluster-down: ## Takes it down
-	@$(TARGET)/release/lab --lab cluster down
+	@$(BUILT)/lab --lab cluster down
 
 conformance: setup cluster build image ## Kubernetes' own network tests as the judge, in a table (CONFORMANCE='--network ptp', '--compare ptp', '--runs 3', '--add')
 	@tests/setup conformance
 	@tests/kubernetes/build conformance
 	@tests/kubernetes/images/build agnhost
-	@$(TARGET)/release/lab cluster conformance $(CONFORMANCE)
+	@$(BUILT)/lab cluster conformance $(CONFORMANCE)
 
 test: setup cluster build image ## All tests (root, Go; the tunnel's in a guest where the kernel has no ipip)
 	@tests/bird16
@@ -49,25 +52,25 @@ sim: ## Simulated clusters, exactly repeatable (MANX_SIM_SEEDS=0..1000 for more)
 	@tests/sim/run seeds
 
 bench-cni: setup $(if $(findstring kubernetes,$(BENCH)),kubernetes) build ## What ADD and DEL cost, beside ptp + host-local (root; BENCH='--datastore kubernetes')
-	cargo build --release -p manx-bench-cni
-	@$(TARGET)/release/bench-cni $(BENCH)
+	$(RELEASE) -p manx-bench-cni
+	@$(BUILT)/bench-cni $(BENCH)
 
 bench-api: kubernetes ## What agents ask of the API server, for 1, 10 and 1000 nodes (BENCH='--nodes 1,10')
-	cargo build --release -p manx-bench-api
-	@$(TARGET)/release/bench-api $(BENCH)
+	$(RELEASE) -p manx-bench-api
+	@$(BUILT)/bench-api $(BENCH)
 
 build: static ## The agent and the CNI plugin, static as they are in the image, and the lab, for release
-	cargo build --release -p manx-lab
+	$(RELEASE) -p manx-lab
 
 static:
 	@rustc --print target-libdir --target $(MACHINE) | xargs test -d || \
 		{ echo "Rust has no $(MACHINE) here: rustup target add $(MACHINE), and install a gcc for it (Debian: gcc-aarch64-linux-gnu)"; exit 1; }
-	RUSTFLAGS='$(STATIC)' cargo build --release -p manx -p manx-cni --target $(MACHINE)
-	@.ci/shim $(TARGET)/$(MACHINE)/release/manx-cni
+	$(RELEASE) -p manx -p manx-cni
+	@.ci/shim $(BUILT)/manx-cni
 
 image: static ## The container image, as an OCI archive in target/image (ARCH=aarch64 with a toolchain for it)
 	@rm -rf $(TARGET)/image
-	@charts/image/build $(TARGET)/$(MACHINE)/release $(TARGET)/image
+	@charts/image/build $(BUILT) $(TARGET)/image
 	@charts/image/check $(TARGET)/image/*.oci.tar
 
 manifest: ## The chart as plain manifests for kubectl, in target/chart (CHART='--values FILE')
@@ -109,5 +112,5 @@ audit: ## Advisories and the oldest compiler (tools that may be absent)
 	@.ci/audit
 
 clean: ## Take down what is left of labs, then remove everything built
-	@if [ -x $(TARGET)/release/lab ]; then $(TARGET)/release/lab down --all; fi
+	@if [ -x $(BUILT)/lab ]; then $(BUILT)/lab down --all; fi
 	cargo clean

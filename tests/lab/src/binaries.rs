@@ -9,22 +9,23 @@ use crate::target_dir;
 /// The agent: `MANX_BIN`, otherwise the static one, as it is in the image, that `make build` leaves in
 /// `target/x86_64-unknown-linux-gnu/release`.
 pub fn manx_binary() -> Result<PathBuf> {
-    find("MANX_BIN", &static_program("manx"))
+    named_by("MANX_BIN").unwrap_or_else(|| built("manx"))
 }
 
 /// The CNI plugin: `MANX_CNI_BIN`, otherwise the one beside the agent.
 pub fn cni_binary() -> Result<PathBuf> {
-    find("MANX_CNI_BIN", &static_program("manx-cni"))
+    named_by("MANX_CNI_BIN").unwrap_or_else(|| built("manx-cni"))
 }
 
-fn static_program(name: &str) -> String {
-    format!("{}-unknown-linux-gnu/release/{name}", std::env::consts::ARCH)
+/// The program `lab`, beside them.
+pub fn lab_binary() -> Result<PathBuf> {
+    built("lab")
 }
 
 /// The container image under test: `MANX_IMAGE`, otherwise what `make image` leaves in `target/image`.
 pub fn manx_image() -> Result<PathBuf> {
-    if std::env::var_os("MANX_IMAGE").is_some() {
-        return find("MANX_IMAGE", "");
+    if let Some(named) = named_by("MANX_IMAGE") {
+        return named;
     }
     let folder = target_dir().join("image");
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -49,12 +50,14 @@ pub fn kubernetes_image(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn find(variable: &str, below_target: &str) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
-        ensure!(path.is_file(), "{variable}={}: there is no such file", path.display());
-        return Ok(path);
-    }
-    let path = target_dir().join(below_target);
-    ensure!(path.is_file(), "{} is not built; run `make build`, or set {variable}", path.display());
+fn named_by(variable: &str) -> Option<Result<PathBuf>> {
+    let path = std::env::var_os(variable).map(PathBuf::from)?;
+    let there = path.is_file().then(|| path.clone());
+    Some(there.with_context(|| format!("{variable}={}: there is no such file", path.display())))
+}
+
+fn built(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join(format!("{}-unknown-linux-gnu/release/{name}", std::env::consts::ARCH));
+    ensure!(path.is_file(), "{} is not built; run `make build`", path.display());
     Ok(path)
 }

@@ -43,7 +43,7 @@ mod tcp;
 mod topology;
 mod udp;
 
-pub use binaries::{cni_binary, kubernetes_image, kubernetes_program, manx_binary, manx_image};
+pub use binaries::{cni_binary, kubernetes_image, kubernetes_program, lab_binary, manx_binary, manx_image};
 pub use capture::{Capture, Packet};
 pub use cluster::{Cluster, Statuses};
 pub use cni::{Cni, CniReply, Pod};

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::ensure;
-use manx_lab::{Lab, Swept, eventually, netns, target_dir};
+use manx_lab::{Lab, Swept, eventually, lab_binary, netns};
 
 use crate::turn;
 
@@ -16,9 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn after_kill_9_of_its_owner_nothing_of_a_cluster_survives_a_sweep() {
     let _turn = turn();
     let name = format!("swept{}", std::process::id());
-    let program = target_dir().join("release/lab");
-    assert!(program.is_file(), "{} is not built; run `make build`", program.display());
-    let mut owner = Command::new(program)
+    let mut owner = Command::new(lab_binary().unwrap())
         .args(["--lab", &name, "cluster", "demo"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
