@@ -46,9 +46,9 @@ pub trait Kernel: Send + Sync {
     /// waited for is told to the next who does. For one waiter at a time.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
-    /// Makes the two ends of the pod's link, one of them inside `netns`, while its addresses are not known yet (those of
-    /// `pod` are not looked at): [`Self::attach`] makes the rest. `ipv6`: one of them will be an IPv6 address. Where a link
-    /// of this name exists, nothing is done. After an error nothing of it is left.
+    /// Makes the two ends of the pod's link, one of them inside `netns`, with their sysctls, while its addresses are not known
+    /// yet (those of `pod` are not looked at): [`Self::attach`] makes the rest. `ipv6`: one of them will be an IPv6
+    /// address. Where a link of this name exists, nothing is done. After an error nothing of it is left.
     fn begin<'a>(
         &'a self,
         netns: OwnedFd,
@@ -117,8 +117,8 @@ pub struct Ends {
     pub pod: IfIndex,
     /// MTU of both in bytes.
     pub mtu: u32,
-    /// The host's is up: the pod has no IPv6.
-    pub up: bool,
+    /// They are ready for a pod with IPv6.
+    pub ipv6: bool,
 }
 
 impl From<OwnedFd> for Begun {

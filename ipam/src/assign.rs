@@ -168,12 +168,12 @@ impl Allocator {
             Err(error) => batch.refuse_request(request, error),
         }
         let taken = places.iter().zip(&written).filter(|(_, written)| exists && written.is_ok());
-        let taken: Vec<IpNet> = taken.map(|((cidr, _), _)| *cidr).collect();
+        // It held nothing there before.
+        let taken: BTreeMap<IpNet, BTreeSet<&str>> =
+            taken.map(|((cidr, _), _)| (*cidr, [handle].into())).collect();
         self.blocks_written(door, batch, places, written).await;
         let cooldown = door.rules.config.ip_cooldown_seconds;
-        for cidr in taken {
-            // It held nothing there before.
-            let freed = self.release_block(door.store, door.now, cooldown, cidr, &[handle].into()).await;
+        for (_, _, freed) in self.release_blocks(door.store, door.now, cooldown, taken).await {
             if let Err(error) = freed {
                 batch.refuse_request(request, error);
             }

@@ -1,7 +1,7 @@
 //! Giving addresses back, by handle.
 //!
-//! The block is written first, then the handle is deleted in the version that is remembered: a compare-and-swap in itself.
-//! A release that comes alone has both written beside each other.
+//! The blocks are written first, beside each other, then the handle is deleted in the version that is remembered: a
+//! compare-and-swap in itself. A release that comes alone has all of them written beside each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,13 +12,25 @@ use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 use manx_model::IpamConfigSpec;
 
-use crate::affinity::{delete, read_block};
+use crate::affinity::{bump, delete, read_block};
 use crate::block::{self, Block, addresses_of};
 use crate::handle::{self, Handle};
 use crate::{Allocator, Error, TRIES};
 
 /// How often a release goes on after a write whose fate is unknown.
 const MAX_UNKNOWN: usize = 3;
+
+/// What each handle held in a block.
+type Freed<'h> = BTreeMap<&'h str, Vec<IpAddr>>;
+
+/// A block, as it was last seen.
+struct Seen {
+    block: Option<Block>,
+    /// It was read or written since we remembered it.
+    news: bool,
+    /// The last that is known of it is a write of ours.
+    written: bool,
+}
 
 /// What is given back by one call.
 #[derive(Default)]
@@ -59,14 +71,11 @@ impl Allocator {
                 }
             };
             let blocks = std::mem::take(&mut releasing.blocks);
-            let freeing = async {
-                for (cidr, handles) in blocks {
-                    let released =
-                        self.release_block(store, now, config.ip_cooldown_seconds, cidr, &handles).await;
-                    releasing.settle(cidr, &handles, released);
-                }
-            };
-            let (deleted, ()) = join(deleting, freeing).await;
+            let freeing = self.release_blocks(store, now, config.ip_cooldown_seconds, blocks);
+            let (deleted, released) = join(deleting, freeing).await;
+            for (cidr, handles, released) in released {
+                releasing.settle(cidr, &handles, released);
+            }
             if let (Some((handle, _)), Ok(true)) = (&beside, deleted) {
                 releasing.cleared.remove(handle);
             }
@@ -159,46 +168,37 @@ impl Allocator {
         left
     }
 
-    /// Takes the addresses of `handles` back in one write of the block, whoever owns it.
-    pub(crate) async fn release_block<'h>(
+    /// Takes back what the handles of each block hold in it, in one write of each block, whoever owns it. They are written
+    /// beside each other, and what becomes of one says nothing about another.
+    pub(crate) async fn release_blocks<'h>(
         &mut self,
         store: &dyn Datastore,
         now: SystemTime,
         cooldown: u32,
-        cidr: IpNet,
-        handles: &BTreeSet<&'h str>,
-    ) -> Result<BTreeMap<&'h str, Vec<IpAddr>>, Error> {
-        let mut released: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
-        let mut unknown = 0;
-        // What we remember serves for a first try, if it has all that is to be released; it may be old, not new.
-        let holds =
-            |block: &&Block| handles.iter().all(|handle| addresses_of(&block.spec, handle).next().is_some());
-        let mut remembered = self.remembered(cidr).filter(holds).cloned();
-        for _ in 0..TRIES {
-            let mut block = match remembered.take() {
-                Some(block) => block,
-                None => match self.read_again(store, cidr).await? {
-                    Some(block) => block,
-                    None => return Ok(released),
-                },
-            };
-            let freed: BTreeMap<&str, Vec<IpAddr>> = handles
-                .iter()
-                .map(|handle| (*handle, block::release(&mut block.spec, handle, now, cooldown)))
-                .filter(|(_, addresses)| !addresses.is_empty())
-                .collect();
-            if freed.is_empty() {
-                return Ok(released);
-            }
-            released = freed;
-            match self.write_block(store, block).await {
-                Ok(_) => return Ok(released),
-                Err(error) if error.is_conflict() => {}
-                Err(error) if error.is_unavailable() && unknown < MAX_UNKNOWN => unknown += 1,
-                Err(error) => return Err(error),
-            }
+        blocks: BTreeMap<IpNet, BTreeSet<&'h str>>,
+    ) -> Vec<(IpNet, BTreeSet<&'h str>, Result<Freed<'h>, Error>)> {
+        let mut freeing = Vec::new();
+        for (cidr, handles) in blocks {
+            // Whoever drops us leaves it unknown what was written.
+            let written = self.away.written.remove(&cidr);
+            let mut seen = Seen { block: self.remembered(cidr).cloned(), news: false, written };
+            freeing.push(async move {
+                let freed = free(store, now, cooldown, cidr, &handles, &mut seen).await;
+                (cidr, handles, freed, seen)
+            });
         }
-        Err(Error::contention(format!("block {cidr}")))
+        let freed = join_all(freeing).await.into_iter().map(|(cidr, handles, freed, seen)| {
+            if seen.written {
+                self.away.written.insert(cidr);
+            }
+            match seen.block {
+                _ if !seen.news => {}
+                Some(block) => self.remember(block),
+                None => self.forget_block(cidr),
+            }
+            (cidr, handles, freed)
+        });
+        freed.collect()
     }
 
     /// The block as it is stored, which is also what we remember from now on.
@@ -216,13 +216,58 @@ impl Allocator {
     }
 }
 
+/// Takes back what the handles hold in a block.
+async fn free<'h>(
+    store: &dyn Datastore,
+    now: SystemTime,
+    cooldown: u32,
+    cidr: IpNet,
+    handles: &BTreeSet<&'h str>,
+    seen: &mut Seen,
+) -> Result<Freed<'h>, Error> {
+    let mut released = Freed::new();
+    let mut unknown = 0;
+    // What we remember serves for a first try, if it has all that is to be released; it may be old, not new.
+    let holds =
+        |block: &&Block| handles.iter().all(|handle| addresses_of(&block.spec, handle).next().is_some());
+    let mut remembered = seen.block.as_ref().filter(holds).cloned();
+    for _ in 0..TRIES {
+        let mut block = match remembered.take() {
+            Some(block) => block,
+            None => {
+                seen.block = read_block(store, cidr).await?;
+                seen.news = true;
+                match seen.block.clone() {
+                    Some(block) => block,
+                    None => return Ok(released),
+                }
+            }
+        };
+        let freed: Freed<'_> = handles
+            .iter()
+            .map(|handle| (*handle, block::release(&mut block.spec, handle, now, cooldown)))
+            .filter(|(_, addresses)| !addresses.is_empty())
+            .collect();
+        if freed.is_empty() {
+            return Ok(released);
+        }
+        released = freed;
+        seen.written = false;
+        match bump(store, block).await {
+            Ok(block) => {
+                *seen = Seen { block: Some(block), news: true, written: true };
+                return Ok(released);
+            }
+            Err(error) if error.is_conflict() => {}
+            Err(error) if error.is_unavailable() && unknown < MAX_UNKNOWN => unknown += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::contention(format!("block {cidr}")))
+}
+
 impl<'h> Releasing<'h> {
-    fn settle(
-        &mut self,
-        cidr: IpNet,
-        handles: &BTreeSet<&'h str>,
-        released: Result<BTreeMap<&'h str, Vec<IpAddr>>, Error>,
-    ) {
+    fn settle(&mut self, cidr: IpNet, handles: &BTreeSet<&'h str>, released: Result<Freed<'h>, Error>) {
         for handle in handles {
             match &released {
                 Err(error) => drop(self.answers.insert(handle, Err(error.clone()))),

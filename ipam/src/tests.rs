@@ -15,6 +15,7 @@ use super::*;
 mod away;
 mod collecting;
 mod crashes;
+mod dual;
 mod errors;
 mod operator;
 mod protocol;

@@ -9,9 +9,12 @@
 //! old file is filled by the next write ([`crate::spares`]).
 //! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name), but
 //! for a handle's ([`may_be_lost`]); the directory is not flushed, since what an acknowledged write promised to a pod ends
-//! with the machine as well. Flushing, which is slow, happens outside of the lock.
+//! with the machine as well. Flushing, which is slow, happens outside of the lock, and of several writes at once: each is
+//! begun before any is ended ([`crate::writes`]).
 
-use std::collections::{BTreeMap, HashMap};
+mod writing;
+
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -19,12 +22,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use manx_datastore::{Error, Only, annotated, check_storable};
+use manx_datastore::{Error, Only};
 use manx_model::{Invalid, Kind, Object};
 
 use crate::identity::{hash, identify};
 use crate::lock::Lock;
-use crate::replace::{Prepared, is_temporary, may_be_lost};
+use crate::replace::{is_temporary, may_be_lost};
 use crate::spares::{self, Spares};
 use crate::yaml;
 
@@ -208,14 +211,6 @@ impl Directory {
         (entry.hash == hash).then(|| entry.object.clone())
     }
 
-    /// Remembers what was just written.
-    fn remember(&self, path: PathBuf, (object, hash): (Object, String)) -> Object {
-        let (file, written) = (file_name(&object.key()), SystemTime::now());
-        let entry = Entry { file, hash, object: Ok(Arc::new(object.clone())), written };
-        self.cache().insert(path, (None, Arc::new(entry)));
-        object
-    }
-
     fn understand(
         &self,
         kind: Kind,
@@ -236,100 +231,6 @@ impl Directory {
         manx_model::check_key(kind, &key)
             .map_err(|(field, reason)| refuse(wrong_file_name(field, &reason)))?;
         yaml::parse(kind, &key, path, bytes)
-    }
-
-    /// Stores a new object.
-    pub(crate) fn create(&self, mut object: Object) -> Result<Object, Error> {
-        check_storable(&object)?;
-        if object.key().len() > MAX_NAME {
-            let reason = format!("longer than {MAX_NAME} characters, which is what a file's name can hold");
-            return Err(object.invalid("metadata.name", reason).into());
-        }
-        let path = self.manifest(&object);
-        if fs::symlink_metadata(&path).is_ok() {
-            return Err(Error::exists(&object));
-        }
-        object.metadata.uid = None;
-        let prepared = self.prepare(object)?;
-        let _lock = self.lock.take()?;
-        let stored = prepared.put_new(&path)?;
-        Ok(self.remember(path, stored))
-    }
-
-    /// Replaces this very version.
-    pub(crate) fn update(&self, mut object: Object) -> Result<Object, Error> {
-        check_storable(&object)?;
-        let path = self.manifest(&object);
-        let expected = object.metadata.resource_version.take();
-        // What is known of the file will do here, and may be old: under the lock it is read.
-        let current = match self.known(&path).filter(|known| known.metadata.resource_version == expected) {
-            Some(known) => known,
-            None => self.compare(&object, expected.as_deref())?,
-        };
-        object.metadata.uid.clone_from(&current.metadata.uid);
-        let prepared = self.prepare(object)?;
-        let _lock = self.lock.take()?;
-        self.compare(prepared.object(), expected.as_deref())?;
-        let stored = prepared.put_over(&path, &self.spares)?;
-        Ok(self.remember(path, stored))
-    }
-
-    /// Other annotations, whoever writes the rest.
-    pub(crate) fn annotate(
-        &self,
-        object: &Object,
-        annotations: &BTreeMap<String, Option<String>>,
-    ) -> Result<Object, Error> {
-        loop {
-            check_storable(object)?;
-            let current = Arc::unwrap_or_clone(self.current(object)?);
-            let changed = annotated(current, object, annotations)?;
-            match self.update(changed) {
-                // Somebody wrote the rest in between, which is not what is compared here.
-                Err(Error::Conflict { .. }) => {}
-                ended => return ended,
-            }
-        }
-    }
-
-    /// Deletes this very version.
-    pub(crate) fn delete(&self, object: &Object) -> Result<(), Error> {
-        check_storable(object)?;
-        let _lock = self.lock.take()?;
-        self.compare(object, object.metadata.resource_version.as_deref())?;
-        let path = self.manifest(object);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::gone(object)),
-            removed => {
-                self.cache().remove(&path);
-                removed.map_err(|error| unavailable(&path, error))
-            }
-        }
-    }
-
-    /// The object that was last read or written at `path`.
-    fn known(&self, path: &Path) -> Option<Arc<Object>> {
-        self.cache().get(path).and_then(|(_, entry)| entry.object.clone().ok())
-    }
-
-    /// The object as it is stored. Reads the file, whatever the cache says.
-    fn current(&self, object: &Object) -> Result<Arc<Object>, Error> {
-        let entry = self.read_anew(object.kind, &file_name(&object.key()), &self.manifest(object))?;
-        Ok(entry.ok_or_else(|| Error::gone(object))?.object.clone()?)
-    }
-
-    /// The stored object, if it is the version that is expected.
-    fn compare(&self, object: &Object, expected: Option<&str>) -> Result<Arc<Object>, Error> {
-        let current = self.current(object)?;
-        match current.metadata.resource_version.as_deref() == expected {
-            true => Ok(current),
-            false => Err(Error::conflict(object)),
-        }
-    }
-
-    fn prepare(&self, object: Object) -> Result<Prepared, Error> {
-        let directory = self.path(object.kind);
-        Prepared::write(object, self.lock.next_version()?, &directory, &self.spares)
     }
 
     fn manifest(&self, object: &Object) -> PathBuf {

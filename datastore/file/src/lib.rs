@@ -64,17 +64,23 @@ impl FileStore {
         Ok(Self { directory, writes: Writes::default(), watches })
     }
 
-    async fn write<T: Send + 'static>(
+    /// Begins a write, and ends it when those that came with it are begun, too.
+    async fn write<B: 'static, T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Directory) -> Result<T, Error> + Send + 'static,
+        begin: impl FnOnce(&Directory) -> Result<B, Error> + Send + 'static,
+        end: impl FnOnce(&Directory, B) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let directory = Arc::clone(&self.directory);
         let (reply, answer) = oneshot::channel();
         self.writes.add(move || {
             // What nobody waits for any more before it has begun is not done.
-            if !reply.is_closed() {
-                let _ = reply.send(work(&directory));
+            if reply.is_closed() {
+                return Box::new(|| ());
             }
+            let begun = begin(&directory);
+            Box::new(move || {
+                let _ = reply.send(begun.and_then(|begun| end(&directory, begun)));
+            })
         });
         match timeout(PATIENCE, answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(Error::Unavailable("file work was stopped".into()))),
@@ -102,16 +108,16 @@ impl Datastore for FileStore {
     }
 
     async fn create(&self, object: Object) -> Result<Object, Error> {
-        self.write(move |directory| directory.create(object)).await
+        self.write(|directory| directory.begin_create(object), Directory::end_create).await
     }
 
     async fn update(&self, object: Object) -> Result<Object, Error> {
-        self.write(move |directory| directory.update(object)).await
+        self.write(|directory| directory.begin_update(object), Directory::end_update).await
     }
 
     async fn delete(&self, object: &Object) -> Result<(), Error> {
         let object = object.clone();
-        self.write(move |directory| directory.delete(&object)).await
+        self.write(|_| Ok(()), move |directory, ()| directory.delete(&object)).await
     }
 
     async fn annotate(
@@ -120,7 +126,7 @@ impl Datastore for FileStore {
         annotations: &BTreeMap<String, Option<String>>,
     ) -> Result<Object, Error> {
         let (object, annotations) = (object.clone(), annotations.clone());
-        self.write(move |directory| directory.annotate(&object, &annotations)).await
+        self.write(|_| Ok(()), move |directory, ()| directory.annotate(&object, &annotations)).await
     }
 
     fn watch(&self, kind: Kind, only: Only) -> BoxStream<'static, Event> {

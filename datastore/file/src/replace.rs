@@ -1,6 +1,6 @@
 //! Replacing a file in one step: written beside it, flushed, renamed.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,13 @@ pub(crate) fn is_temporary(file: &str) -> bool {
 
 /// An object in a temporary file, which is removed if it does not get its place.
 pub(crate) struct Prepared {
+    /// What is to be flushed.
+    open: Option<File>,
+    filled: Flushed,
+}
+
+/// The same, on the disk.
+pub(crate) struct Flushed {
     file: Temporary,
     hash: String,
     object: Object,
@@ -43,8 +50,7 @@ struct Temporary {
 }
 
 impl Prepared {
-    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet. It is flushed, unless
-    /// it may be lost with the machine ([`may_be_lost`]).
+    /// Writes `object`, under the number `version`, to a file of `directory` that nobody looks at yet.
     pub(crate) fn write(
         mut object: Object,
         version: u64,
@@ -55,16 +61,27 @@ impl Prepared {
         object.metadata.uid.get_or_insert_with(|| new_uid(version, object.kind, &object.metadata.name));
         let text = yaml::render(&object).map_err(|reason| object.invalid("spec", reason))?;
         let hash = hash(text.as_bytes());
-        if let Some(path) = spares.write(object.kind, text.as_bytes()) {
-            return Ok(Self { file: Temporary { path, moved: false }, hash, object });
+        if let Some((path, open)) = spares.write(object.kind, text.as_bytes()) {
+            let file = Temporary { path, moved: false };
+            return Ok(Self { open: Some(open), filled: Flushed { file, hash, object } });
         }
         let path = directory.join(format!("{PREFIX}{}-{version}{SUFFIX}", std::process::id()));
         let file = Temporary { path, moved: false };
-        file.fill(text.as_bytes(), !may_be_lost(object.kind))
-            .map_err(|error| unavailable(&file.path, error))?;
-        Ok(Self { file, hash, object })
+        let open = file.fill(text.as_bytes()).map_err(|error| unavailable(&file.path, error))?;
+        let open = (!may_be_lost(object.kind)).then_some(open);
+        Ok(Self { open, filled: Flushed { file, hash, object } })
     }
 
+    /// Waits until it is on the disk, unless it may be lost with the machine ([`may_be_lost`]).
+    pub(crate) fn flush(self) -> Result<Flushed, Error> {
+        let Self { open, filled } = self;
+        let flushed = open.map_or(Ok(()), |open| open.sync_data());
+        flushed.map_err(|error| unavailable(&filled.file.path, error))?;
+        Ok(filled)
+    }
+}
+
+impl Flushed {
     /// The object, which does not have its place yet.
     pub(crate) fn object(&self) -> &Object {
         &self.object
@@ -109,10 +126,10 @@ impl Prepared {
 }
 
 impl Temporary {
-    fn fill(&self, bytes: &[u8], flush: bool) -> io::Result<()> {
+    fn fill(&self, bytes: &[u8]) -> io::Result<File> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&self.path)?;
         file.write_all(bytes)?;
-        if flush { file.sync_data() } else { Ok(()) }
+        Ok(file)
     }
 }
 

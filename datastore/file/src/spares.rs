@@ -15,37 +15,46 @@ use std::time::{Duration, SystemTime};
 use manx_model::Kind;
 use rustix::fs::OFlags;
 
-/// One file of each kind. What is here is removed with it.
+/// How many files of a kind are kept: what a pod with an address of each family has written at once.
+const MOST: usize = 2;
+
+/// A few files of each kind. What is here is removed with it.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(Mutex<BTreeMap<Kind, PathBuf>>);
+pub(crate) struct Spares(Mutex<BTreeMap<Kind, Vec<PathBuf>>>);
 
 impl Spares {
     /// Keeps the file at `path`, which has just lost its place.
     pub(crate) fn keep(&self, kind: Kind, path: PathBuf) {
-        if let Some(second) = self.spares().insert(kind, path) {
-            remove(&second);
+        let mut spares = self.spares();
+        let kept = spares.entry(kind).or_default();
+        match kept.len() < MOST {
+            true => kept.push(path),
+            false => remove(&path),
         }
     }
 
-    /// Writes `bytes` to the spare file of `kind`, and flushes it. `None` where there is none that can be written.
-    pub(crate) fn write(&self, kind: Kind, bytes: &[u8]) -> Option<PathBuf> {
-        let path = self.spares().remove(&kind)?;
-        if write_again(&path, bytes).is_err() {
-            // Being read, swept, or whatever else: a new one will do, and tells what is wrong with the directory.
-            remove(&path);
-            return None;
+    /// Writes `bytes` to a spare file of `kind`, which nobody else writes while it is open. `None` where there is none that can
+    /// be written.
+    pub(crate) fn write(&self, kind: Kind, bytes: &[u8]) -> Option<(PathBuf, File)> {
+        let path = self.spares().get_mut(&kind)?.pop()?;
+        match write_again(&path, bytes) {
+            Ok(file) => Some((path, file)),
+            Err(_) => {
+                // Being read, swept, or whatever else: a new one will do, and tells what is wrong with the directory.
+                remove(&path);
+                None
+            }
         }
-        Some(path)
     }
 
-    fn spares(&self) -> MutexGuard<'_, BTreeMap<Kind, PathBuf>> {
+    fn spares(&self) -> MutexGuard<'_, BTreeMap<Kind, Vec<PathBuf>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Spares {
     fn drop(&mut self) {
-        self.spares().values().for_each(|path| remove(path));
+        self.spares().values().flatten().for_each(|path| remove(path));
     }
 }
 
@@ -55,7 +64,7 @@ fn remove(path: &Path) {
 }
 
 /// It is cut off last, so that the blocks that it has on the disk are used again, too.
-fn write_again(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_again(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let file = lock(path)?;
     // What a person linked elsewhere, as a copy to keep perhaps, is not ours alone.
     if file.metadata()?.nlink() != 1 {
@@ -63,7 +72,7 @@ fn write_again(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     file.write_all_at(bytes, 0)?;
     file.set_len(bytes.len() as u64)?;
-    file.sync_data()
+    Ok(file)
 }
 
 /// Opens a file that nobody reads, and keeps others from it. A link, which a person may have put there, is not followed.

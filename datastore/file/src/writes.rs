@@ -1,5 +1,7 @@
 //! The queue of a store's writes: one thread of tokio's blocking pool works through it, for as long as there is something
 //! in it. What is added meanwhile wakes nobody.
+//!
+//! What waits is taken together: each is begun before the first is ended, so that what they flush reaches the disk at once.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::spawn_blocking;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Begins a write, and says how it ends.
+type Job = Box<dyn FnOnce() -> End + Send>;
+type End = Box<dyn FnOnce()>;
 
 /// The queue. A clone is the same one.
 #[derive(Clone, Default)]
@@ -21,8 +25,9 @@ struct Queue {
 }
 
 impl Writes {
-    /// Does `job` when it is its turn, whoever waits for it. Must be called within a tokio runtime.
-    pub(crate) fn add(&self, job: impl FnOnce() + Send + 'static) {
+    /// Does `job` when it is its turn, whoever waits for it, and what it returns once those that waited with it are begun,
+    /// too. Must be called within a tokio runtime.
+    pub(crate) fn add(&self, job: impl FnOnce() -> End + Send + 'static) {
         let mut queue = self.queue();
         queue.waiting.push_back(Box::new(job));
         let wanted = !std::mem::replace(&mut queue.busy, true);
@@ -54,17 +59,18 @@ struct Thread {
 
 impl Thread {
     fn work(mut self) {
-        while let Some(job) = self.next() {
-            job();
+        while let Some(jobs) = self.next() {
+            let begun: Vec<End> = jobs.into_iter().map(|begin| begin()).collect();
+            begun.into_iter().for_each(|end| end());
         }
         self.through = true;
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<VecDeque<Job>> {
         let mut queue = self.writes.queue();
-        let job = queue.waiting.pop_front();
-        queue.busy = job.is_some();
-        job
+        let jobs = std::mem::take(&mut queue.waiting);
+        queue.busy = !jobs.is_empty();
+        queue.busy.then_some(jobs)
     }
 }
 
@@ -80,5 +86,33 @@ impl Drop for Thread {
             std::mem::take(&mut queue.waiting)
         };
         drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waited_together_is_begun_before_the_first_of_it_is_ended() {
+        let (writes, (said, heard)) = (Writes::default(), mpsc::channel());
+        let (go, gate) = mpsc::channel::<()>();
+        writes.add(move || {
+            // The others come meanwhile; the test that ends drops the gate.
+            let _ = gate.recv();
+            Box::new(|| ())
+        });
+        for name in ["a", "b"] {
+            let said = said.clone();
+            writes.add(move || {
+                let _ = said.send(format!("{name} begun"));
+                Box::new(move || drop(said.send(format!("{name} ended"))))
+            });
+        }
+        drop((go, said));
+        let order: Vec<String> = heard.into_iter().collect();
+        assert_eq!(order, ["a begun", "b begun", "a ended", "b ended"]);
     }
 }

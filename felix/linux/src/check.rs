@@ -33,7 +33,7 @@ pub(crate) fn check(
     };
     let mut differences = Vec::new();
     host_end(node, socket, pod, &host, &mut differences)?;
-    differences.extend(pod::in_pod(netns, pod, |socket| pod_side(socket, pod, &host.link))?);
+    differences.extend(pod::in_pod(netns, pod, || pod_side(&mut pod::open_in_pod(pod)?, pod, &host.link))?);
     Ok(differences)
 }
 
@@ -54,12 +54,14 @@ fn host_end(
         differences.push(format!("{name} has not the MAC address {}", MacAddress::HOST_END));
     }
     is_up(&host.link, differences);
-    for (parameter, wanted) in parts::host_parameters(name).into_iter().chain(parts::host_parameters6(pod)) {
+    let ipv6 = parts::wants(pod, Family::V6);
+    let parameters = parts::host_parameters(name).into_iter().chain(parts::host_parameters6(name, ipv6));
+    for (parameter, wanted) in parameters {
         differences.extend(parameter_is(&node.sysctl, parameter, wanted)?);
     }
     let device = host.link.index;
     let address = parts::host_address();
-    if parts::wants(pod, Family::V6) && !read::addresses_of(socket, Family::V6, device)?.contains(&address) {
+    if ipv6 && !read::addresses_of(socket, Family::V6, device)?.contains(&address) {
         differences.push(format!("{name} has no address {address}"));
     }
     for family in parts::families(pod) {

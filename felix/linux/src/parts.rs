@@ -49,8 +49,10 @@ pub(crate) fn host_parameters(device: &str) -> [(Parameter<'_>, &'static str); 4
 }
 
 /// The IPv6 parameters of the host's end; of a pod without IPv6 only the first.
-pub(crate) fn host_parameters6(pod: &PodLink) -> impl Iterator<Item = (Parameter<'_>, &'static str)> {
-    let device = pod.host_device.as_str();
+pub(crate) fn host_parameters6(
+    device: &str,
+    ipv6: bool,
+) -> impl Iterator<Item = (Parameter<'_>, &'static str)> {
     let all = [
         // A pod is no router to its host.
         (Parameter::Device6(device, "accept_ra"), "0"),
@@ -60,7 +62,7 @@ pub(crate) fn host_parameters6(pod: &PodLink) -> impl Iterator<Item = (Parameter
         (Parameter::Device6(device, "proxy_ndp"), "1"),
         (Parameter::Device6(device, "forwarding"), "1"),
     ];
-    all.into_iter().take(if wants(pod, Family::V6) { all.len() } else { 1 })
+    all.into_iter().take(if ipv6 { all.len() } else { 1 })
 }
 
 /// The value of `net.ipv4.ip_forward` in the pod.
@@ -120,16 +122,13 @@ pub(crate) fn host_routes(pod: &PodLink, device: IfIndex) -> impl Iterator<Item 
 
 /// Refuses what the kernel would refuse in fewer words, or take in part.
 pub(crate) fn validate(pod: &PodLink) -> Result<(), KernelError> {
-    validate_ends(pod)?;
+    validate_ends(pod, wants(pod, Family::V6))?;
     let unusable = |address: &&IpAddr| {
         let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         address.is_unspecified() || address.is_multicast() || address.is_loopback() || link_local
     };
     let reason = match pod {
         _ if pod.addresses.is_empty() => "it has no address".to_owned(),
-        _ if wants(pod, Family::V6) && pod.mtu < IPV6_MTU_MIN => {
-            format!("MTU {} is below {IPV6_MTU_MIN}, which IPv6 needs", pod.mtu)
-        }
         _ => match pod.addresses.iter().find(unusable) {
             Some(address) => format!("{address} is no address for a pod"),
             None => return Ok(()),
@@ -138,8 +137,8 @@ pub(crate) fn validate(pod: &PodLink) -> Result<(), KernelError> {
     Err(refuse(attaching(pod), reason))
 }
 
-/// The same, of what is known before the addresses are.
-pub(crate) fn validate_ends(pod: &PodLink) -> Result<(), KernelError> {
+/// The same, of what is known before the addresses are; `ipv6`: one of them will be an IPv6 address.
+pub(crate) fn validate_ends(pod: &PodLink, ipv6: bool) -> Result<(), KernelError> {
     let action = attaching(pod);
     validate_name(&action, &pod.host_device)?;
     validate_name(&action, &pod.pod_device)?;
@@ -150,6 +149,9 @@ pub(crate) fn validate_ends(pod: &PodLink) -> Result<(), KernelError> {
         }
         _ if pod.handle.contains('\0') => "the handle contains a zero byte".to_owned(),
         _ if !(68..=65535).contains(&pod.mtu) => format!("MTU {} is not within 68 to 65535", pod.mtu),
+        _ if ipv6 && pod.mtu < IPV6_MTU_MIN => {
+            format!("MTU {} is below {IPV6_MTU_MIN}, which IPv6 needs", pod.mtu)
+        }
         _ => match unfit(pod.pod_mac) {
             Some((mac, why)) => format!("the MAC address {mac} cannot be given to a pod: {why}"),
             None => return Ok(()),

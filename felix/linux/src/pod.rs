@@ -23,7 +23,7 @@ use crate::sysctl::{Parameter, Sysctl};
 /// After which a link that is being deleted is looked for; then after twice that time, and so on.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 
-/// Makes the ends of a link that is not there.
+/// Makes the ends of a link that is not there, and sets their parameters.
 pub(crate) fn begin(
     node: &Node,
     socket: &mut Socket,
@@ -31,12 +31,12 @@ pub(crate) fn begin(
     pod: &PodLink,
     ipv6: bool,
 ) -> Result<Option<Ends>, KernelError> {
-    parts::validate_ends(pod)?;
+    parts::validate_ends(pod, ipv6)?;
     refuse_namespace(node, netns, pod)?;
     let _hand = node.monitor.hold(&pod.host_device);
     match link::find(socket, &pod.host_device)? {
         Some(_) => Ok(None),
-        None => create(socket, netns, pod, ipv6).map(Some),
+        None => make(node, socket, netns, pod, ipv6).map(Some),
     }
 }
 
@@ -49,10 +49,14 @@ pub(crate) fn attach(
 ) -> Result<Attached, KernelError> {
     let netns = &begun.netns;
     let _hand = node.monitor.hold(&pod.host_device);
-    let (ends, admitted) = match begun.ends {
-        Some(ends) => (ends, admit(node, pod)),
+    let (ends, valid) = match begun.ends {
+        Some(ends) => (ends, parts::validate(pod)),
         None => {
-            admit(node, pod)?;
+            parts::validate(pod)?;
+            let ipv6 = parts::wants(pod, Family::V6);
+            if ipv6 {
+                prepare_ipv6(node, pod)?;
+            }
             refuse_namespace(node, netns, pod)?;
             if let Some(present) = link::find(socket, &pod.host_device)? {
                 if let Some(attached) = keep(node, socket, netns, pod, &present)? {
@@ -60,18 +64,13 @@ pub(crate) fn attach(
                 }
                 link::delete(socket, &pod.host_device, present.link.index)?;
             }
-            (create(socket, netns, pod, parts::wants(pod, Family::V6))?, Ok(()))
+            (make(node, socket, netns, pod, ipv6)?, Ok(()))
         }
     };
-    admitted.and_then(|()| finish(node, socket, netns, pod, ends)).inspect_err(|_| {
+    valid.and_then(|()| finish(node, socket, netns, pod, ends)).inspect_err(|_| {
         // Nothing is left behind; the first error is the one to tell.
         let _ = link::delete(socket, &pod.host_device, ends.host);
     })
-}
-
-fn admit(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
-    parts::validate(pod)?;
-    prepare_ipv6(node, pod)
 }
 
 fn refuse_namespace(node: &Node, netns: &OwnedFd, pod: &PodLink) -> Result<(), KernelError> {
@@ -88,11 +87,9 @@ fn refuse_namespace(node: &Node, netns: &OwnedFd, pod: &PodLink) -> Result<(), K
 /// forwards IPv6 stops listening to its routers' advertisements, unless `accept_ra` is 2.
 fn prepare_ipv6(node: &Node, pod: &PodLink) -> Result<(), KernelError> {
     const ALL: Parameter<'_> = Parameter::Device6("all", "forwarding");
-    let Some(address) = pod.addresses.iter().find(|address| address.is_ipv6()) else { return Ok(()) };
     match node.sysctl.read(ALL)? {
         None => {
-            let reason =
-                format!("the pod is to have {address}, and this kernel has no IPv6 (ipv6.disable=1?)");
+            let reason = "the pod is to have an IPv6 address, and this kernel has no IPv6 (ipv6.disable=1?)";
             Err(refuse(parts::attaching(pod), reason))
         }
         // Only where it changes: writing it resets parameters of every device.
@@ -121,9 +118,46 @@ fn keep(
     {
         return Ok(None);
     }
-    let mac = in_pod(netns, pod, |socket| Ok(link::find(socket, &pod.pod_device)?.and_then(|end| end.mac)))?;
+    let mac = in_pod(netns, pod, || {
+        Ok(link::find(&mut open_in_pod(pod)?, &pod.pod_device)?.and_then(|end| end.mac))
+    })?;
     let pod_mac = mac.ok_or_else(|| refuse(configuring(pod), "it is gone"))?;
     Ok(Some(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: present.link.mtu }))
+}
+
+/// Both ends, with all that waits for no address.
+fn make(
+    node: &Node,
+    socket: &mut Socket,
+    netns: &OwnedFd,
+    pod: &PodLink,
+    ipv6: bool,
+) -> Result<Ends, KernelError> {
+    let ends = create(socket, netns, pod, ipv6)?;
+    prepare(node, socket, netns, pod, ends).inspect_err(|_| {
+        let _ = link::delete(socket, &pod.host_device, ends.host);
+    })?;
+    Ok(ends)
+}
+
+/// The parameters of both ends; then the host's is up.
+fn prepare(
+    node: &Node,
+    socket: &mut Socket,
+    netns: &OwnedFd,
+    pod: &PodLink,
+    ends: Ends,
+) -> Result<(), KernelError> {
+    if ends.ipv6 {
+        prepare_ipv6(node, pod)?;
+    }
+    for (parameter, value) in parts::host_parameters6(&pod.host_device, ends.ipv6) {
+        node.sysctl.write(parameter, value)?;
+    }
+    socket
+        .request(&host_requests(ends))
+        .map_err(|refusal| refused(format!("configuring {}", pod.host_device), refusal))?;
+    in_pod(netns, pod, || set_parameters(pod, ends.ipv6))
 }
 
 /// Both ends, the host's with its alias. Where the pod has IPv6 the host's end is left down, since the kernel begins
@@ -157,12 +191,12 @@ fn create(socket: &mut Socket, netns: &OwnedFd, pod: &PodLink, ipv6: bool) -> Re
             let host = made.ok_or_else(|| refuse(action(), "it vanished while it was set up"))?;
             let end = host.peer.map(IfIndex);
             let end = end.ok_or_else(|| refuse(action(), "the kernel does not tell the pod's end"))?;
-            Ok(Ends { host: host.link.index, pod: end, mtu: host.link.mtu, up: !ipv6 })
+            Ok(Ends { host: host.link.index, pod: end, mtu: host.link.mtu, ipv6 })
         }
     }
 }
 
-/// All that comes after the link's creation.
+/// All that comes when the addresses are known.
 fn finish(
     node: &Node,
     socket: &mut Socket,
@@ -170,50 +204,48 @@ fn finish(
     pod: &PodLink,
     ends: Ends,
 ) -> Result<Attached, KernelError> {
-    for (parameter, value) in parts::host_parameters6(pod) {
-        node.sysctl.write(parameter, value)?;
+    if parts::wants(pod, Family::V6) && !ends.ipv6 {
+        prepare(node, socket, netns, pod, Ends { ipv6: true, ..ends })?;
     }
-    socket
-        .request(&host_requests(pod, ends))
-        .map_err(|refusal| refused(format!("configuring {}", pod.host_device), refusal))?;
-    let pod_mac = in_pod(netns, pod, |socket| set_up(socket, pod, ends.pod))?;
+    let pod_mac = in_pod(netns, pod, || set_up(&mut open_in_pod(pod)?, pod, ends.pod))?;
     let routes: Vec<Operation> = parts::host_routes(pod, ends.host).map(Operation::AddRoute).collect();
     route::write(socket, &routes).into_iter().collect::<Result<(), KernelError>>()?;
     Ok(Attached { host_mac: MacAddress::HOST_END, pod_mac, mtu: ends.mtu })
 }
 
-fn host_requests(pod: &PodLink, ends: Ends) -> Vec<Request> {
+fn host_requests(ends: Ends) -> Vec<Request> {
     let mut requests = vec![message::answer_at_once(ends.host)];
-    if parts::wants(pod, Family::V6) {
+    if ends.ipv6 {
         // Given, and not waited for.
         requests.push(message::add_address(ends.host, parts::host_address()));
-    }
-    if !ends.up {
         requests.push(message::set_up(ends.host, true));
     }
     requests
 }
 
-/// Runs `work` inside the pod's namespace, with a socket of it.
+/// Runs `work` inside the pod's namespace.
 pub(crate) fn in_pod<T>(
     netns: &OwnedFd,
     pod: &PodLink,
-    work: impl FnOnce(&mut Socket) -> Result<T, KernelError>,
+    work: impl FnOnce() -> Result<T, KernelError>,
 ) -> Result<T, KernelError> {
-    let action = || format!("entering the network namespace of the pod behind {}", pod.host_device);
-    let inside = || {
-        let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| failed(action(), &error))?;
-        work(&mut socket)
-    };
-    netns::within(netns.as_fd(), inside).map_err(|error| match error.raw_os_error() {
-        Some(EINVAL) => refuse(action(), "the file is no network namespace"),
-        _ => failed(action(), &error),
+    netns::within(netns.as_fd(), work).map_err(|error| match error.raw_os_error() {
+        Some(EINVAL) => refuse(entering(pod), "the file is no network namespace"),
+        _ => failed(entering(pod), &error),
     })?
+}
+
+/// A socket of the namespace in which the calling thread is, which is the pod's.
+pub(crate) fn open_in_pod(pod: &PodLink) -> Result<Socket, KernelError> {
+    Socket::open(NETLINK_ROUTE).map_err(|error| failed(entering(pod), &error))
+}
+
+fn entering(pod: &PodLink) -> String {
+    format!("entering the network namespace of the pod behind {}", pod.host_device)
 }
 
 /// The pod's own side; its end has the index `device`. Runs inside its namespace.
 fn set_up(socket: &mut Socket, pod: &PodLink, device: IfIndex) -> Result<MacAddress, KernelError> {
-    set_parameters(pod)?;
     let mut requests = vec![message::set_up(message::LOOPBACK, true), message::set_up(device, true)];
     requests.extend(parts::addresses(pod).map(|address| message::add_address(device, address)));
     for family in parts::families(pod) {
@@ -236,13 +268,12 @@ fn set_up(socket: &mut Socket, pod: &PodLink, device: IfIndex) -> Result<MacAddr
 }
 
 /// First of all, since forwarding resets the parameters of the devices, and IPv6 looks at its own when they come up.
-fn set_parameters(pod: &PodLink) -> Result<(), KernelError> {
-    let with_ipv6 = parts::wants(pod, Family::V6);
-    let sysctl = Sysctl::open(with_ipv6).map_err(|error| failed(configuring(pod), &error))?;
+fn set_parameters(pod: &PodLink, ipv6: bool) -> Result<(), KernelError> {
+    let sysctl = Sysctl::open(ipv6).map_err(|error| failed(configuring(pod), &error))?;
     if sysctl.read(Parameter::Forwarding)?.as_deref() != Some(parts::pod_forwarding(pod)) {
         sysctl.write(Parameter::Forwarding, parts::pod_forwarding(pod))?;
     }
-    if with_ipv6 {
+    if ipv6 {
         // Of every device, and of those to come.
         sysctl.write(Parameter::Device6("all", "disable_ipv6"), "0")?;
         for (parameter, value) in parts::pod_parameters6(pod) {

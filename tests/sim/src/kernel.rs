@@ -99,12 +99,12 @@ impl FakeKernel {
         })
     }
 
-    async fn begin_steps(&self, pod: &PodLink) -> Result<Option<Ends>, KernelError> {
+    async fn begin_steps(&self, pod: &PodLink, ipv6: bool) -> Result<Option<Ends>, KernelError> {
         self.net.pause().await;
         self.chance("beginning to attach", |machine| machine.faults.write)?;
         match self.with(|world, name| Ok(world.machines[name].device(&pod.host_device).is_some()))? {
             true => Ok(None),
-            false => Ok(Some(Ends { host: self.make(pod)?, pod: IfIndex(2), mtu: pod.mtu, up: false })),
+            false => Ok(Some(Ends { host: self.make(pod)?, pod: IfIndex(2), mtu: pod.mtu, ipv6 })),
         }
     }
 
@@ -240,9 +240,9 @@ impl Kernel for FakeKernel {
         &'a self,
         netns: OwnedFd,
         pod: &'a PodLink,
-        _ipv6: bool,
+        ipv6: bool,
     ) -> BoxFuture<'a, Result<Begun, KernelError>> {
-        Box::pin(async move { Ok(Begun { netns, ends: self.begin_steps(pod).await? }) })
+        Box::pin(async move { Ok(Begun { netns, ends: self.begin_steps(pod, ipv6).await? }) })
     }
 
     fn attach<'a>(&'a self, begun: Begun, pod: &'a PodLink) -> BoxFuture<'a, Result<Attached, KernelError>> {

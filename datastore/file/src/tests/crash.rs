@@ -182,6 +182,39 @@ async fn a_store_writes_two_files_by_turns_and_leaves_one() {
 }
 
 #[tokio::test]
+async fn two_objects_that_are_written_at_once_are_both_stored_and_leave_two_files_of_each() {
+    let (directory, store, other) = two_stores().await;
+    drop(other);
+    let kind = directory.path().join("ippools");
+    let create = |name: &str| store.create(pool(name, "10.0.0.0/16"));
+    let (mut p, mut q) = futures::future::try_join(create("p"), create("q")).await.unwrap();
+    for n in 0..6 {
+        let spec = json!({"cidr": format!("10.{n}.0.0/16")});
+        let (first, second) = (store.update(p.with_spec(&spec)), store.update(q.with_spec(&spec)));
+        (p, q) = futures::future::try_join(first, second).await.unwrap();
+        for (object, name) in [(&p, "p"), (&q, "q")] {
+            let path = kind.join(format!("{name}.yaml"));
+            let found = crate::yaml::parse(Kind::IPPool, name, &path, &fs::read(&path).unwrap()).unwrap();
+            assert_eq!((&found.spec, &found.spec), (&object.spec, &spec), "write {n}");
+        }
+    }
+    assert!((3..=4).contains(&fs::read_dir(&kind).unwrap().count()), "no file is left but two of each");
+}
+
+#[tokio::test]
+async fn of_two_writes_at_once_of_one_version_one_is_stored_and_the_other_is_a_conflict() {
+    let (_directory, store, _) = two_stores().await;
+    let before = store.create(pool("p", "10.0.0.0/16")).await.unwrap();
+    let write = |cidr: &str| store.update(before.clone().with_spec(&json!({"cidr": cidr})));
+    let (one, two) = futures::future::join(write("10.1.0.0/16"), write("10.2.0.0/16")).await;
+    let won = match (one, two) {
+        (Ok(won), Err(Error::Conflict { .. })) | (Err(Error::Conflict { .. }), Ok(won)) => won,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(store.get(Kind::IPPool, "p").await.unwrap(), Some(won));
+}
+
+#[tokio::test]
 async fn a_copy_that_a_person_linked_and_what_a_reader_has_open_stay_as_they_were() {
     let (directory, store, _) = two_stores().await;
     let path = directory.path().join("ippools/p.yaml");

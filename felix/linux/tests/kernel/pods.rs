@@ -102,13 +102,16 @@ fn a_strict_reverse_path_filter_is_told_and_left() {
 #[test]
 fn ends_that_were_made_before_the_addresses_are_known_become_the_link() {
     let node = Node::new();
-    for (pod, ipv6) in [(pod(3), false), (dual(4), true)] {
+    // The last turns out to have IPv6.
+    for (pod, ipv6) in [(pod(3), false), (dual(4), true), (dual(5), false)] {
         let netns = Netns::new();
         let unknown = PodLink { addresses: Vec::new(), ..pod.clone() };
         let begun = node.wait(node.kernel.begin(netns.file(), &unknown, ipv6)).unwrap();
         let ends = begun.ends.unwrap();
         assert_eq!(node.read().link(&pod.host_device).unwrap().index, ends.host);
         assert!(!node.read().ours().any(|route| route.key.destination.addr() == pod.addresses[0]));
+        let accept_dad = netns.run("cat /proc/sys/net/ipv6/conf/eth0/accept_dad");
+        assert_eq!(accept_dad.trim(), if ipv6 { "0" } else { "1" }, "what needs no address is set");
         let attached = node.wait(node.kernel.attach(begun, &pod)).unwrap();
         assert_eq!(attached.mtu, 1480);
         assert_eq!(node.read().link(&pod.host_device).unwrap().index, ends.host, "the same link");
