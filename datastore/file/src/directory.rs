@@ -6,11 +6,11 @@
 //!
 //! A write fills another file beside the old one, flushes it, and has the two change places while it holds the lock. So
 //! whoever is killed, at whatever instant, leaves either the old object or the new one, and perhaps a temporary file. The
-//! old file is filled by the next write ([`crate::spares`]).
+//! old file is filled by a later write ([`crate::spares`]).
 //! The file is flushed before the rename (otherwise a power failure may leave an empty file under the new name), but
-//! for a handle's ([`may_be_lost`]); the directory is not flushed, since what an acknowledged write promised to a pod ends
-//! with the machine as well. Flushing, which is slow, happens outside of the lock, and of several writes at once: each is
-//! begun before any is ended ([`crate::writes`]).
+//! for a handle's ([`may_be_lost`]); nobody waits for the directory to be flushed, since what an acknowledged write promised
+//! to a pod ends with the machine as well. Flushing, which is slow, happens outside of the lock, and of several writes at
+//! once: each is begun before any is ended ([`crate::writes`]).
 
 mod writing;
 
@@ -231,6 +231,11 @@ impl Directory {
         manx_model::check_key(kind, &key)
             .map_err(|(field, reason)| refuse(wrong_file_name(field, &reason)))?;
         yaml::parse(kind, &key, path, bytes)
+    }
+
+    /// What is left to do after writes, and nobody waits for.
+    pub(crate) fn settle(&self) {
+        self.spares.settle(|kind| self.path(kind));
     }
 
     fn manifest(&self, object: &Object) -> PathBuf {

@@ -61,7 +61,9 @@ impl FileStore {
         let directory = Arc::new(blocking(move || Directory::open(&root)).await??);
         let (watches, registrations) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(Watcher::new(Arc::clone(&directory), registrations).run());
-        Ok(Self { directory, writes: Writes::default(), watches })
+        let settled = Arc::clone(&directory);
+        let writes = Writes::new(move || settled.settle());
+        Ok(Self { directory, writes, watches })
     }
 
     /// Begins a write, and ends it when those that came with it are begun, too.

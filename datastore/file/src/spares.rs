@@ -3,6 +3,9 @@
 //!
 //! Somebody may still be reading the file that was replaced. Readers hold a shared lock, and look whether what they have
 //! locked still has its name ([`open`]); who writes it again holds an exclusive one. So a reader gets one version, whole.
+//!
+//! That it was replaced is not on the disk at once: after a loss of power it may have its name again, and must have its text.
+//! So it is written only when its directory was flushed, which is done while nobody waits ([`Spares::settle`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -20,23 +23,47 @@ const MOST: usize = 2;
 
 /// A few files of each kind. What is here is removed with it.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(Mutex<BTreeMap<Kind, Vec<PathBuf>>>);
+pub(crate) struct Spares(Mutex<BTreeMap<Kind, Pile>>);
+
+#[derive(Debug, Default)]
+struct Pile {
+    /// Nothing names them any more.
+    ready: Vec<PathBuf>,
+    /// After a loss of power they may be what they were.
+    lately: Vec<PathBuf>,
+}
 
 impl Spares {
     /// Keeps the file at `path`, which has just lost its place.
     pub(crate) fn keep(&self, kind: Kind, path: PathBuf) {
         let mut spares = self.spares();
-        let kept = spares.entry(kind).or_default();
-        match kept.len() < MOST {
-            true => kept.push(path),
+        let pile = spares.entry(kind).or_default();
+        match pile.ready.len() + pile.lately.len() < MOST {
+            true => pile.lately.push(path),
             false => remove(&path),
+        }
+    }
+
+    /// Flushes the directories in which files have lost their places; then these can be written.
+    pub(crate) fn settle(&self, directory: impl Fn(Kind) -> PathBuf) {
+        let kinds: Vec<Kind> = self.spares().keys().copied().collect();
+        for kind in kinds {
+            let lately =
+                self.spares().get_mut(&kind).map(|pile| std::mem::take(&mut pile.lately)).unwrap_or_default();
+            if lately.is_empty() {
+                continue;
+            }
+            match File::open(directory(kind)).and_then(|directory| directory.sync_all()) {
+                Ok(()) => self.spares().entry(kind).or_default().ready.extend(lately),
+                Err(_) => lately.iter().for_each(|path| remove(path)),
+            }
         }
     }
 
     /// Writes `bytes` to a spare file of `kind`, which nobody else writes while it is open. `None` where there is none that can
     /// be written.
     pub(crate) fn write(&self, kind: Kind, bytes: &[u8]) -> Option<(PathBuf, File)> {
-        let path = self.spares().get_mut(&kind)?.pop()?;
+        let path = self.spares().get_mut(&kind)?.ready.pop()?;
         match write_again(&path, bytes) {
             Ok(file) => Some((path, file)),
             Err(_) => {
@@ -47,14 +74,15 @@ impl Spares {
         }
     }
 
-    fn spares(&self) -> MutexGuard<'_, BTreeMap<Kind, Vec<PathBuf>>> {
+    fn spares(&self) -> MutexGuard<'_, BTreeMap<Kind, Pile>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Spares {
     fn drop(&mut self) {
-        self.spares().values().flatten().for_each(|path| remove(path));
+        let piles = self.spares();
+        piles.values().flat_map(|pile| pile.ready.iter().chain(&pile.lately)).for_each(|path| remove(path));
     }
 }
 
@@ -106,5 +134,29 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
         if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
             return Ok((file, locked));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_loss_of_power_could_give_its_name_back_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, spares) = (directory.path().join("old"), Spares::default());
+        fs::write(&old, "a").unwrap();
+        spares.keep(Kind::IPAMBlock, old.clone());
+        assert!(spares.write(Kind::IPAMBlock, b"b").is_none());
+        assert_eq!(fs::read(&old).unwrap(), b"a");
+        spares.settle(|_| directory.path().to_owned());
+        let (path, file) = spares.write(Kind::IPAMBlock, b"b").unwrap();
+        assert_eq!((path, fs::read(&old).unwrap()), (old.clone(), b"b".to_vec()));
+
+        drop(file);
+        spares.keep(Kind::IPAMBlock, old.clone());
+        spares.settle(|_| directory.path().join("gone"));
+        assert!(spares.write(Kind::IPAMBlock, b"c").is_none());
+        assert!(!old.exists(), "where it cannot be known, the file is not kept");
     }
 }

@@ -14,8 +14,11 @@ type Job = Box<dyn FnOnce() -> End + Send>;
 type End = Box<dyn FnOnce()>;
 
 /// The queue. A clone is the same one.
-#[derive(Clone, Default)]
-pub(crate) struct Writes(Arc<Mutex<Queue>>);
+#[derive(Clone)]
+pub(crate) struct Writes {
+    queue: Arc<Mutex<Queue>>,
+    at_rest: Arc<dyn Fn() + Send + Sync>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -25,6 +28,11 @@ struct Queue {
 }
 
 impl Writes {
+    /// `at_rest` is done after writes, when all that waited has been answered and nothing waits.
+    pub(crate) fn new(at_rest: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { queue: Arc::default(), at_rest: Arc::new(at_rest) }
+    }
+
     /// Does `job` when it is its turn, whoever waits for it, and what it returns once those that waited with it are begun,
     /// too. Must be called within a tokio runtime.
     pub(crate) fn add(&self, job: impl FnOnce() -> End + Send + 'static) {
@@ -40,7 +48,7 @@ impl Writes {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,6 +70,9 @@ impl Thread {
         while let Some(jobs) = self.next() {
             let begun: Vec<End> = jobs.into_iter().map(|begin| begin()).collect();
             begun.into_iter().for_each(|end| end());
+            if self.writes.queue().waiting.is_empty() {
+                (self.writes.at_rest)();
+            }
         }
         self.through = true;
     }
@@ -96,8 +107,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waited_together_is_begun_before_the_first_of_it_is_ended() {
-        let (writes, (said, heard)) = (Writes::default(), mpsc::channel());
+    async fn what_waited_together_is_begun_before_the_first_of_it_is_ended_and_then_nobody_waits() {
+        let (said, heard) = mpsc::channel();
+        let resting = said.clone();
+        let writes = Writes::new(move || drop(resting.send("at rest".to_owned())));
         let (go, gate) = mpsc::channel::<()>();
         writes.add(move || {
             // The others come meanwhile; the test that ends drops the gate.
@@ -111,8 +124,8 @@ mod tests {
                 Box::new(move || drop(said.send(format!("{name} ended"))))
             });
         }
-        drop((go, said));
+        drop((go, said, writes));
         let order: Vec<String> = heard.into_iter().collect();
-        assert_eq!(order, ["a begun", "b begun", "a ended", "b ended"]);
+        assert_eq!(order, ["a begun", "b begun", "a ended", "b ended", "at rest"]);
     }
 }
