@@ -13,13 +13,43 @@ pub use wait::{eventually, slowness};
 /// The build folder: the one in which this program lies (cargo marks it with `CACHEDIR.TAG`), otherwise that of the
 /// source tree.
 pub fn target_dir() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let found = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    found.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), Path::to_path_buf)
+    let found = built_in(&std::env::current_exe().unwrap_or_default());
+    found.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"))
+}
+
+/// What is built for a machine that is named lies in a folder of that name, which cargo marks as well.
+fn built_in(program: &Path) -> Option<PathBuf> {
+    let is_machine = |dir: &Path| {
+        dir.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-unknown-linux-gnu"))
+    };
+    program
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists() && !is_machine(dir))
+        .map(Path::to_path_buf)
 }
 
 /// What the caller's environment tells the runtime of programs in Go, which the rest of it is kept from: how large their
 /// garbage may grow (`GOGC`), and which instructions they are to leave alone (`GODEBUG`). The emulated guest sets both.
 pub fn go_environment() -> impl Iterator<Item = (&'static str, OsString)> {
     ["GOGC", "GODEBUG"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_folder_is_found_from_what_is_built_for_this_machine_and_for_a_named_one() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        let named = target.join("x86_64-unknown-linux-gnu");
+        for dir in [&target, &named] {
+            std::fs::create_dir_all(dir).unwrap();
+            std::fs::write(dir.join("CACHEDIR.TAG"), "").unwrap();
+        }
+        for program in ["debug/deps/a", "x86_64-unknown-linux-gnu/release/a"] {
+            assert_eq!(built_in(&target.join(program)), Some(target.clone()), "{program}");
+        }
+        assert_eq!(built_in(&root.path().join("a")), None);
+    }
 }
