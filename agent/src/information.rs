@@ -95,6 +95,7 @@ mod tests {
         let (cluster, seen) = watch::channel(without());
         let (_leads, leading) = watch::channel(true);
         tokio::spawn(keep(Arc::new(store.clone()), seen, leading, "aa".into()));
+        // On the test's own clock, and for less than what was made is waited for.
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             cluster.send_replace(without());

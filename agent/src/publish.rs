@@ -206,6 +206,7 @@ mod tests {
         let name = "n1".parse().unwrap();
         let problems = Problems::default();
         tokio::spawn(keep_published(Arc::new(store.clone()), name, NodeMaker::Kubelet, wish, seen, problems));
+        // On the test's own clock, and for less than what was written is waited for.
         for _ in 0..3 {
             tokio::time::sleep(RETRY).await;
             cluster.send_replace(seeing(&node));
