@@ -17,15 +17,20 @@ pub fn target_dir() -> PathBuf {
     found.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"))
 }
 
-/// What is built for a machine that is named lies in a folder of that name, which cargo marks as well.
+/// Where `make build` leaves what it builds, all of it for this machine by name.
+pub fn release_dir() -> PathBuf {
+    target_dir().join(machine()).join("release")
+}
+
+/// This machine, as Rust names it.
+fn machine() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// What is built for a machine by name lies in a folder of that name, which cargo marks as well.
 fn built_in(program: &Path) -> Option<PathBuf> {
-    let is_machine = |dir: &Path| {
-        dir.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-unknown-linux-gnu"))
-    };
-    program
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").exists() && !is_machine(dir))
-        .map(Path::to_path_buf)
+    let is_target = |dir: &&Path| dir.join("CACHEDIR.TAG").exists() && !dir.ends_with(machine());
+    program.ancestors().find(is_target).map(Path::to_path_buf)
 }
 
 /// What the caller's environment tells the runtime of programs in Go, which the rest of it is kept from: how large their
@@ -42,13 +47,13 @@ mod tests {
     fn the_build_folder_is_found_from_what_is_built_for_this_machine_and_for_a_named_one() {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("target");
-        let named = target.join("x86_64-unknown-linux-gnu");
+        let named = target.join(machine());
         for dir in [&target, &named] {
             std::fs::create_dir_all(dir).unwrap();
             std::fs::write(dir.join("CACHEDIR.TAG"), "").unwrap();
         }
-        for program in ["debug/deps/a", "x86_64-unknown-linux-gnu/release/a"] {
-            assert_eq!(built_in(&target.join(program)), Some(target.clone()), "{program}");
+        for program in [target.join("debug/deps/a"), named.join("release/a")] {
+            assert_eq!(built_in(&program), Some(target.clone()), "{}", program.display());
         }
         assert_eq!(built_in(&root.path().join("a")), None);
     }

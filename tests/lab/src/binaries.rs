@@ -3,18 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-
-use crate::target_dir;
+use manx_ground::{release_dir, target_dir};
 
 /// The agent: `MANX_BIN`, otherwise the static one, as it is in the image, that `make build` leaves in
 /// `target/x86_64-unknown-linux-gnu/release`.
 pub fn manx_binary() -> Result<PathBuf> {
-    named_by("MANX_BIN").unwrap_or_else(|| built("manx"))
+    named_or_built("MANX_BIN", "manx")
 }
 
 /// The CNI plugin: `MANX_CNI_BIN`, otherwise the one beside the agent.
 pub fn cni_binary() -> Result<PathBuf> {
-    named_by("MANX_CNI_BIN").unwrap_or_else(|| built("manx-cni"))
+    named_or_built("MANX_CNI_BIN", "manx-cni")
 }
 
 /// The program `lab`, beside them.
@@ -50,6 +49,11 @@ pub fn kubernetes_image(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+fn named_or_built(variable: &str, name: &str) -> Result<PathBuf> {
+    let built = || built(name).with_context(|| format!("{variable} names no other {name}"));
+    named_by(variable).unwrap_or_else(built)
+}
+
 fn named_by(variable: &str) -> Option<Result<PathBuf>> {
     let path = std::env::var_os(variable).map(PathBuf::from)?;
     let there = path.is_file().then(|| path.clone());
@@ -57,7 +61,7 @@ fn named_by(variable: &str) -> Option<Result<PathBuf>> {
 }
 
 fn built(name: &str) -> Result<PathBuf> {
-    let path = target_dir().join(format!("{}-unknown-linux-gnu/release/{name}", std::env::consts::ARCH));
+    let path = release_dir().join(name);
     ensure!(path.is_file(), "{} is not built; run `make build`", path.display());
     Ok(path)
 }
