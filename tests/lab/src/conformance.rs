@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// How often.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Add to the table that earlier runs over the same network left, rather than begin a new one.
+    /// Add to the table that earlier runs over the same network left, if any did, rather than begin a new one.
     #[arg(long)]
     add: bool,
     /// Compare with the table that an earlier run over another network left: its name, as `ptp`.
@@ -65,6 +65,17 @@ impl Network {
 
 /// Runs it; an error if a test failed, or passes over the other network only.
 pub(crate) fn run(name: String, args: &Args) -> Result<()> {
+    let folder = manx_lab::target_dir().join("conformance");
+    fs::create_dir_all(&folder)?;
+    let file = |network: Network| folder.join(format!("{}.json", network.name()));
+    let theirs = match args.compare {
+        Some(other) => Some((read(&file(other), other)?, other.name())),
+        None => None,
+    };
+    let mut table = match file(args.network) {
+        earlier if args.add && earlier.exists() => read(&earlier, args.network)?,
+        _ => report::Table::default(),
+    };
     let suite = kubernetes_program("e2e.test")?;
     let images = [kubernetes_image("agnhost")?, manx_image()?];
     let topology = Topology::founding().keeping(&NODES);
@@ -75,20 +86,14 @@ pub(crate) fn run(name: String, args: &Args) -> Result<()> {
     }
     cluster.wait_ready()?;
     cluster.wait_rolled_out("kube-system", "deployment/coredns")?;
-    let folder = manx_lab::target_dir().join("conformance");
-    fs::create_dir_all(&folder)?;
-    let file = |network: Network| folder.join(format!("{}.json", network.name()));
-    let mut table =
-        if args.add { read(&file(args.network), args.network)? } else { report::Table::default() };
     for run in 1..=args.runs {
         println!("Run {run} of {} over {}: {}", args.runs, args.network.name(), args.focus);
         table.add(&once(&cluster, &suite, args, &folder)?);
         fs::write(file(args.network), serde_json::to_string_pretty(&table)?)?;
     }
     print!("{table}");
-    if let Some(other) = args.compare {
-        let theirs = read(&file(other), other)?;
-        println!("\n{}", table.beside(args.network.name(), &theirs, other.name()));
+    if let Some((theirs, other)) = theirs {
+        println!("\n{}", table.beside(args.network.name(), &theirs, other));
     }
     ensure!(table.tests() > 0, "no test matches {}", args.focus);
     match table.failed() {
