@@ -1,8 +1,6 @@
 //! What the datastore answered last, and which of it is not written yet.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -12,7 +10,7 @@ use manx_datastore::{Error, Only};
 use manx_model::{Kind, Object};
 use tokio::sync::Notify;
 
-use super::files;
+use super::files::Files;
 use crate::directory::unavailable;
 
 /// Changes that come by watches are gathered this long before they are written.
@@ -24,15 +22,14 @@ pub(super) type Question = (Kind, Only);
 pub(super) type Answer = BTreeMap<String, Object>;
 
 pub(super) struct Memory {
-    directory: PathBuf,
     /// The datastore has answered something since the start.
     answered: AtomicBool,
     answers: Mutex<Answers>,
     changed: Notify,
 }
 
-#[derive(Default)]
 struct Answers {
+    files: Files,
     known: HashMap<Question, Answer>,
     /// Not written yet.
     unwritten: Vec<Question>,
@@ -41,12 +38,11 @@ struct Answers {
 impl Memory {
     /// What `directory` remembers; it is created.
     pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
-        let known = fs::create_dir_all(&directory).and_then(|()| files::read_all(&directory));
-        let known = known.map_err(|error| unavailable(&directory, error))?;
+        let opened = Files::open(directory.clone());
+        let (files, known) = opened.map_err(|error| unavailable(&directory, error))?;
         Ok(Self {
-            directory,
             answered: AtomicBool::new(false),
-            answers: Mutex::new(Answers { known, unwritten: Vec::new() }),
+            answers: Mutex::new(Answers { files, known, unwritten: Vec::new() }),
             changed: Notify::new(),
         })
     }
@@ -136,7 +132,7 @@ impl Memory {
 
     /// Writes one answer, if it has changed. A disk that refuses it costs the memory, not the service.
     fn write(&self, question: &Question) {
-        let mut answers = self.answers();
+        let answers = &mut *self.answers();
         if !answers.unwritten.contains(question) {
             return;
         }
@@ -145,25 +141,24 @@ impl Memory {
         let answer = answers.known.get(question).filter(|answer| !(alone && answer.is_empty()));
         // Under the lock: two writes of one file must not overtake each other.
         let _ = match answer {
-            Some(answer) => files::write(&self.directory, question, answer),
+            Some(answer) => answers.files.write(question, answer),
             None => {
                 answers.known.remove(question);
-                files::remove(&self.directory, question)
+                answers.files.remove(question)
             }
         };
     }
 
     /// Writes every answer about single objects of a kind, and waits until the disk has them.
     pub(super) fn settle(&self, kind: Kind) -> Result<(), Error> {
-        let answers = self.answers();
-        let about = answers.known.iter().filter(|((known, only), answer)| {
+        let answers = &mut *self.answers();
+        let mut about = answers.known.iter().filter(|((known, only), answer)| {
             *known == kind && matches!(only, Only::Key(_)) && !answer.is_empty()
         });
         let settled = about
-            .map(|(question, answer)| files::write_durably(&self.directory, question, answer))
-            .chain([files::settle(&self.directory)])
-            .collect::<io::Result<()>>();
-        settled.map_err(|error| unavailable(&self.directory, error))
+            .try_for_each(|(question, answer)| answers.files.write_durably(question, answer))
+            .and_then(|()| answers.files.settle());
+        settled.map_err(|error| unavailable(answers.files.directory(), error))
     }
 
     fn write_all(&self) {

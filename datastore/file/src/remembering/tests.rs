@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::PathBuf;
 
 use futures::FutureExt;
 use manx_datastore::Memory as InMemory;
@@ -85,6 +86,32 @@ async fn our_own_writes_are_remembered_at_once_and_what_we_deleted_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_was_cut_off_costs_what_it_wrote_and_not_what_was_known_before() {
+    let (cluster, directory) = (cluster(), TempDir::new().unwrap());
+    let before = remembering(&cluster, &directory);
+    let block = |n: u32| Object::new(Kind::IPAMBlock, "10-0-0-0-26", &json!({"n": n}));
+    let mut versions = vec![before.create(block(0)).await.unwrap()];
+    for n in 1..4 {
+        let next = versions[n - 1].clone().with_spec(&json!({"n": n}));
+        versions.push(before.update(next).await.unwrap());
+    }
+    cluster.down();
+    let holds = |file: &PathBuf| fs::read_to_string(file).unwrap().contains("{\"n\":3}");
+    let newest = files(&directory).into_iter().find(holds).unwrap();
+    let whole = fs::read(&newest).unwrap();
+    for (written, version) in [(whole.len(), 3), (whole.len() - 2, 2), (0, 2)] {
+        fs::write(&newest, &whole[..written]).unwrap();
+        let after = remembering(&cluster, &directory);
+        let known = after.get(Kind::IPAMBlock, "10-0-0-0-26").await;
+        assert_eq!(known, Ok(Some(versions[version].clone())), "{written} bytes were written");
+    }
+}
+
+fn files(directory: &TempDir) -> Vec<PathBuf> {
+    fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_the_datastore_has_answered_its_silence_is_not_hidden() {
     let (cluster, directory) = (cluster(), TempDir::new().unwrap());
     let store = remembering(&cluster, &directory);
@@ -104,8 +131,8 @@ async fn secrets_are_never_on_disk_and_damaged_files_are_left_out() {
     store.get(Kind::Secret, "kube-system/s").await.unwrap().unwrap();
     store.get(Kind::IPPool, "none").await.unwrap();
     tokio::time::sleep(GATHER * 3).await;
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    fs::write(directory.path().join("ippools.json"), "{").unwrap();
+    assert_eq!(files(&directory), [] as [PathBuf; 0]);
+    fs::write(directory.path().join("ippools.0.json"), "{").unwrap();
     cluster.down();
     assert!(remembering(&cluster, &directory).list(Kind::IPPool, &Only::All).await.is_err());
 }

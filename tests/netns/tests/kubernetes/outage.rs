@@ -52,9 +52,13 @@ fn expect_pods(cluster: &Cluster, node: &str, pods: &[String]) {
         cluster.kubelet().unwrap().create(node, pod, "default").unwrap();
         cluster.lab().pod_namespace(pod).unwrap();
     }
-    let remembered = cluster.lab().node(node).unwrap().dir().join("remembered/pods.node.json");
+    let remembered = cluster.lab().node(node).unwrap().dir().join("remembered");
     eventually(SOON, "the agent to be told of the pods", || {
-        let known = std::fs::read_to_string(&remembered)?;
+        // Two files, written by turns.
+        let known: String = ["pods.node.0.json", "pods.node.1.json"]
+            .iter()
+            .filter_map(|file| std::fs::read_to_string(remembered.join(file)).ok())
+            .collect();
         let unknown: Vec<_> = pods.iter().filter(|pod| !known.contains(&format!("{pod:?}"))).collect();
         ensure!(unknown.is_empty(), "{node} does not know {unknown:?}");
         Ok(())
