@@ -32,7 +32,7 @@ use manx_model::{Complaint, InterfaceAddress};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, KnownPods};
 use crate::cni_server::NotReady;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
@@ -84,7 +84,12 @@ impl Agent {
         let (not_ready, not_ready_receiver) = watch::channel(Some("it is starting".to_owned()));
         let (view, feeds) = View::new(Arc::clone(&config), not_ready_receiver.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(cluster::watch(Arc::clone(&doors.store), config.node.clone(), feeds.cluster.clone()));
+        tasks.spawn(cluster::watch(
+            Arc::clone(&doors.store),
+            config.node.clone(),
+            feeds.cluster.clone(),
+            feeds.pods.clone(),
+        ));
         let answerer = Answerer {
             store: Arc::clone(&doors.store),
             cluster: feeds.cluster.subscribe(),
@@ -133,6 +138,8 @@ impl Agent {
 pub struct Feeds {
     /// The cluster.
     pub cluster: watch::Sender<Arc<Cluster>>,
+    /// The objects behind our pods.
+    pub pods: watch::Sender<KnownPods>,
     /// The node loop's report.
     pub report: watch::Sender<NodeReport>,
     /// Our blocks.

@@ -19,6 +19,10 @@ use manx_model::{
     Object, Pod, Service,
 };
 
+/// The pods of this node by `namespace/name`, as far as watches tell them. They come and go all the time, and mean nothing
+/// to most of those who wait for a change of the [`Cluster`]: they are told on a channel of their own.
+pub type KnownPods = Arc<BTreeMap<String, Arc<Pod>>>;
+
 pub use fold::Fold;
 pub use watching::watch;
 
@@ -57,8 +61,6 @@ pub struct Cluster {
     pub node_statuses: Arc<BTreeMap<String, Arc<NodeStatusSpec>>>,
     /// The IPAMConfig `default`.
     pub ipam: Arc<IpamConfigSpec>,
-    /// The pods of this node by `namespace/name`, as far as watches tell them.
-    pub pods: Arc<BTreeMap<String, Arc<Pod>>>,
     /// Namespaces by name.
     pub namespaces: Arc<BTreeMap<String, Arc<Namespace>>>,
     /// This node's BlockAffinities by name: who writes them beside us is noticed here.

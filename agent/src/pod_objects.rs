@@ -16,7 +16,7 @@ use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, KnownPods};
 use crate::demand::About;
 use crate::endpoints::{Endpoint, Endpoints, pod_behind};
 use crate::problems::Problems;
@@ -35,8 +35,10 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct PodObjects {
     /// Where they are.
     pub store: Arc<dyn Datastore>,
-    /// Where they are remembered.
+    /// Where their namespaces are remembered.
     pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// Where they are remembered.
+    pub pods: watch::Receiver<KnownPods>,
     /// There is a Pod object behind every pod of Kubernetes: without Kubernetes there need not be.
     pub required: bool,
     /// Wakes [`keep_annotated`]: nothing else need change before a datastore that was away is there again.
@@ -69,11 +71,11 @@ impl PodObjects {
     /// [`Code::TRY_AGAIN_LATER`]: Kubernetes has no such Pod (any more), or cannot be asked.
     pub async fn find(&self, pod: Option<&protocol::Pod>) -> Result<Found, CniError> {
         let Some(pod) = pod else { return Ok(Found::default()) };
-        let cluster = Arc::clone(&self.cluster.borrow());
         let key = format!("{}/{}", pod.namespace, pod.name);
         let is_meant = |known: &Pod| pod.uid.is_none() || known.uid == pod.uid;
-        let found = match cluster.pods.get(&key).filter(|known| is_meant(known)) {
-            Some(known) => Some(Arc::clone(known)),
+        let known = self.pods.borrow().get(&key).filter(|known| is_meant(known)).cloned();
+        let found = match known {
+            Some(known) => Some(known),
             None if self.required => match Pod::from_object(&self.ask(Kind::Pod, &key).await?) {
                 known if is_meant(&known) => Some(Arc::new(known)),
                 _ => {
@@ -83,8 +85,9 @@ impl PodObjects {
             },
             None => None,
         };
-        let namespace = match cluster.namespaces.get(&pod.namespace) {
-            Some(known) => Some(Arc::clone(known)),
+        let known = self.cluster.borrow().namespaces.get(&pod.namespace).cloned();
+        let namespace = match known {
+            Some(known) => Some(known),
             None if self.required => {
                 let object = self.ask(Kind::Namespace, &pod.namespace).await?;
                 Some(Arc::new(Namespace::from_object(&object)))
@@ -137,7 +140,7 @@ impl PodObjects {
     /// Takes back what [`Self::attached`] said, if it is still about this container. What cannot be written is not:
     /// the Pod is on its way out, or its next container will say what it has.
     pub async fn detached(&self, key: &str, container_id: &str) {
-        let pod = self.cluster.borrow().pods.get(key).cloned();
+        let pod = self.pods.borrow().get(key).cloned();
         let Some(pod) = pod else { return };
         let says = pod.annotations.get(pod_annotation::CONTAINER_ID).map_or("", String::as_str);
         if !says.is_empty() && says != container_id {
@@ -180,14 +183,14 @@ fn annotations(container_id: &str, addresses: &[IpAddr]) -> Annotations {
 }
 
 /// The Pods of which something is missing: those of `endpoints` that do not say what they have.
-fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc<Pod>, Annotations)> {
+fn unsaid(pods: &KnownPods, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc<Pod>, Annotations)> {
     let said = |pod: &Pod, wanted: &Annotations| {
         wanted.iter().all(|(name, value)| pod.annotations.get(name) == value.as_ref())
     };
     endpoints
         .iter()
         .filter_map(|(handle, endpoint)| {
-            let pod = pod_of(cluster, endpoint)?;
+            let pod = pod_of(pods, endpoint)?;
             let container_id = handle.rsplit('.').next()?;
             let wanted = annotations(container_id, &endpoint.addresses);
             (!said(pod, &wanted)).then(|| (Arc::clone(pod), wanted))
@@ -196,19 +199,19 @@ fn unsaid(cluster: &Cluster, endpoints: &BTreeMap<String, Endpoint>) -> Vec<(Arc
 }
 
 /// The Pod behind an endpoint. Of one that an earlier agent attached without IPAM, the device's name alone says whose it is.
-fn pod_of<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a Arc<Pod>> {
+fn pod_of<'a>(pods: &'a KnownPods, endpoint: &Endpoint) -> Option<&'a Arc<Pod>> {
     match &endpoint.pod {
-        Some(key) => cluster.pods.get(key),
-        None => pod_behind(&endpoint.device, &cluster.pods),
+        Some(key) => pods.get(key),
+        None => pod_behind(&endpoint.device, pods),
     }
 }
 
 /// Writes what ADDs could not write, for ever.
 pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems: Problems) {
-    let mut cluster = objects.cluster.clone();
+    let mut pods = objects.pods.clone();
     let mut before = Vec::new();
     loop {
-        let seen = Arc::clone(&cluster.borrow_and_update());
+        let seen = Arc::clone(&pods.borrow_and_update());
         let missing = unsaid(&seen, &endpoints.all());
         let names: Vec<String> = missing.iter().map(|(pod, _)| key(pod)).collect();
         let mut failed = None;
@@ -223,7 +226,7 @@ pub async fn keep_annotated(objects: PodObjects, endpoints: Endpoints, problems:
         let idle = names.is_empty();
         before = names;
         tokio::select! {
-            changed = cluster.changed(), if idle => match changed {
+            changed = pods.changed(), if idle => match changed {
                 Ok(()) => tokio::time::sleep(LOOK).await,
                 Err(_) => return,
             },
@@ -248,27 +251,27 @@ mod tests {
     struct Fixture {
         store: Faulty<Memory>,
         objects: PodObjects,
-        cluster: watch::Sender<Arc<Cluster>>,
+        pods: watch::Sender<KnownPods>,
     }
 
     impl Fixture {
         fn new() -> Self {
             let store = Faulty::new(Memory::new(), 1, Faults::default());
-            let (cluster, receiver) = watch::channel(Arc::default());
+            let (pods, receiver) = watch::channel(KnownPods::default());
             let objects = PodObjects {
                 store: Arc::new(store.clone()),
-                cluster: receiver,
+                cluster: watch::Sender::default().subscribe(),
+                pods: receiver,
                 required: true,
                 late: Arc::default(),
             };
-            Self { store, objects, cluster }
+            Self { store, objects, pods }
         }
 
         /// What a watch would bring.
         async fn sees(&self) -> Object {
             let pod = self.store.get(Kind::Pod, "default/web").await.unwrap().unwrap();
-            let pods = Arc::new([(pod.key(), Arc::new(Pod::from_object(&pod)))].into());
-            self.cluster.send_replace(Arc::new(Cluster { pods, ..Cluster::default() }));
+            self.pods.send_replace(Arc::new([(pod.key(), Arc::new(Pod::from_object(&pod)))].into()));
             pod
         }
     }

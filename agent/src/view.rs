@@ -49,6 +49,7 @@ impl View {
     pub fn new(config: Arc<Config>, not_ready: watch::Receiver<NotReady>) -> (Self, Feeds) {
         let feeds = Feeds {
             cluster: watch::Sender::default(),
+            pods: watch::Sender::default(),
             report: watch::Sender::default(),
             blocks: watch::Sender::default(),
             borrowed: watch::Sender::default(),

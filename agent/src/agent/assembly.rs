@@ -117,7 +117,7 @@ impl Assembly {
     /// Enters the pods that outlived the last agent; returns what gone ones hold.
     fn adopt_pods(&self, found: &Found) -> BTreeMap<String, String> {
         let prefix = &found.felix.interface_prefix;
-        let pods = Arc::clone(&self.cluster.borrow().pods);
+        let pods = Arc::clone(&self.feeds.pods.borrow());
         endpoints::adopt_pod_cidrs(&self.feeds.endpoints, &found.kernel, &pods);
         endpoints::adopt(&self.feeds.endpoints, &found.allocator, &found.kernel, prefix)
     }
@@ -256,6 +256,7 @@ impl Assembly {
         let objects = PodObjects {
             store: Arc::clone(&self.doors.store),
             cluster: self.cluster.clone(),
+            pods: self.feeds.pods.subscribe(),
             required: self.config.datastore.is_kubernetes(),
             late: Arc::default(),
         };

@@ -105,7 +105,8 @@ impl BringUp {
                     self.feeds.problems.set("start", None);
                     let cluster = Arc::clone(&self.feeds.cluster.borrow());
                     let now = (self.doors.wall_clock)();
-                    unwritten::promise(&mut allocator, &handles, &kernel, &cluster, now);
+                    let pods = Arc::clone(&self.feeds.pods.borrow());
+                    unwritten::promise(&mut allocator, &handles, &kernel, &cluster, &pods, now);
                     let held = by_handle(&allocator);
                     let tunnel = held
                         .get(tunnel_handle(&self.config.node).as_str())

@@ -8,7 +8,7 @@ use manx_felix::Snapshot;
 use manx_ipam::Allocator;
 
 use crate::addresses::by_handle;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, KnownPods};
 use crate::endpoints::pod_behind;
 
 /// Promises every pod that the kernel has what is routed to it, where IPAM does not say the same. `handles` is what links
@@ -18,6 +18,7 @@ pub(super) fn promise(
     handles: &BTreeMap<String, Vec<IpAddr>>,
     kernel: &Snapshot,
     cluster: &Cluster,
+    pods: &KnownPods,
     now: SystemTime,
 ) {
     let held = by_handle(allocator);
@@ -36,7 +37,7 @@ pub(super) fn promise(
         let mut attributes = BTreeMap::from([("timestamp".to_owned(), manx_ipam::rfc3339(now))]);
         let link = kernel.links.values().find(|link| link.alias.as_ref() == Some(&handle));
         // What a pod has that is gone is held by its handle alone.
-        if let Some(pod) = link.and_then(|link| pod_behind(&link.name, &cluster.pods)) {
+        if let Some(pod) = link.and_then(|link| pod_behind(&link.name, pods)) {
             let names = [("namespace", &pod.namespace), ("pod", &pod.name)];
             attributes.extend(names.map(|(key, name)| (key.to_owned(), name.clone())));
         }

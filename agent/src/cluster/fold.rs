@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use self::read::{information, node_status, slice, strict, usable, whole};
 use super::table::Table;
-use super::{Cluster, misplaced};
+use super::{Cluster, KnownPods, misplaced};
 use crate::demand;
 use crate::services::follows_pods;
 
@@ -243,7 +243,6 @@ impl Fold {
             information: self.information.get(DEFAULT),
             node_statuses: self.node_statuses.values(),
             ipam: self.ipam.get(DEFAULT).unwrap_or_default(),
-            pods: self.pods.values(),
             namespaces: self.namespaces.values(),
             affinities: self.affinities.values(),
             invalid: self.invalid(),
@@ -251,6 +250,11 @@ impl Fold {
             in_sync: self.needed().all(|kind| self.state(kind).in_sync),
             lost: self.needed().find_map(|kind| self.state(kind).lost.cloned()),
         }
+    }
+
+    /// The pods of this node as they are known now.
+    pub fn pods(&self) -> KnownPods {
+        self.pods.values()
     }
 
     fn state(&self, kind: Kind) -> State<'_> {

@@ -10,7 +10,7 @@ use manx_datastore::{Datastore, Event, Only};
 use manx_model::{Kind, NodeName};
 use tokio::sync::watch;
 
-use super::{Cluster, Fold};
+use super::{Cluster, Fold, KnownPods};
 use crate::latest;
 
 /// What is ready at once comes as one batch, of at most so many events.
@@ -46,8 +46,14 @@ impl Watches {
     }
 }
 
-/// Watches what `node` needs, for ever, and publishes the cluster after every burst of events.
-pub async fn watch(store: Arc<dyn Datastore>, node: NodeName, cluster: watch::Sender<Arc<Cluster>>) {
+/// Watches what `node` needs, for ever, and publishes the cluster and the node's pods after every burst of events: the pods
+/// first, so that they are there when the cluster is in sync.
+pub async fn watch(
+    store: Arc<dyn Datastore>,
+    node: NodeName,
+    cluster: watch::Sender<Arc<Cluster>>,
+    pods: watch::Sender<KnownPods>,
+) {
     let mut fold = Fold::new(node);
     let mut watches = Watches::default();
     loop {
@@ -56,6 +62,7 @@ pub async fn watch(store: Arc<dyn Datastore>, node: NodeName, cluster: watch::Se
         for (kind, event) in batch {
             fold.take(kind, event);
         }
+        latest::set(&pods, fold.pods());
         latest::set(&cluster, Arc::new(fold.cluster()));
     }
 }

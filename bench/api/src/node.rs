@@ -121,8 +121,8 @@ impl Node {
     /// Whether the agent knows this Pod.
     pub(crate) fn knows(&self, pod: &str) -> bool {
         let pods = self.agent.pods.borrow();
-        let cluster = pods.as_ref().map(|pods| Arc::clone(&pods.objects.cluster.borrow()));
-        cluster.is_some_and(|cluster| cluster.pods.contains_key(&format!("{NAMESPACE}/{pod}")))
+        let key = format!("{NAMESPACE}/{pod}");
+        pods.as_ref().is_some_and(|pods| pods.objects.pods.borrow().contains_key(&key))
     }
 }
 
