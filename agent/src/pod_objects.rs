@@ -71,11 +71,11 @@ impl PodObjects {
     /// [`Code::TRY_AGAIN_LATER`]: Kubernetes has no such Pod (any more), or cannot be asked.
     pub async fn find(&self, pod: Option<&protocol::Pod>) -> Result<Found, CniError> {
         let Some(pod) = pod else { return Ok(Found::default()) };
+        let (cluster, pods) = (Arc::clone(&self.cluster.borrow()), Arc::clone(&self.pods.borrow()));
         let key = format!("{}/{}", pod.namespace, pod.name);
         let is_meant = |known: &Pod| pod.uid.is_none() || known.uid == pod.uid;
-        let known = self.pods.borrow().get(&key).filter(|known| is_meant(known)).cloned();
-        let found = match known {
-            Some(known) => Some(known),
+        let found = match pods.get(&key).filter(|known| is_meant(known)) {
+            Some(known) => Some(Arc::clone(known)),
             None if self.required => match Pod::from_object(&self.ask(Kind::Pod, &key).await?) {
                 known if is_meant(&known) => Some(Arc::new(known)),
                 _ => {
@@ -85,9 +85,8 @@ impl PodObjects {
             },
             None => None,
         };
-        let known = self.cluster.borrow().namespaces.get(&pod.namespace).cloned();
-        let namespace = match known {
-            Some(known) => Some(known),
+        let namespace = match cluster.namespaces.get(&pod.namespace) {
+            Some(known) => Some(Arc::clone(known)),
             None if self.required => {
                 let object = self.ask(Kind::Namespace, &pod.namespace).await?;
                 Some(Arc::new(Namespace::from_object(&object)))
