@@ -1,13 +1,15 @@
 //! The one owner of this node's addresses: many requests at once become one write.
 //!
 //! The owner is a task with a queue in front. What has gathered in the queue while a write was under way is the next
-//! batch, so a burst of pods costs fewer writes than pods, and a single pod waits for nobody.
+//! batch, so a burst of pods costs fewer writes than pods, and a single pod waits for nobody: what the node holds back is
+//! given ahead, and written before anything else is done ([`Allocator::assign_ahead`]).
 //!
 //! What is given back while the datastore is away is owed: the owner remembers it, and gives it back as soon as the
 //! datastore answers. An agent that is killed meanwhile finds in IPAM what has no link any more, and gives that back.
 //! What is given out while it is away ([`away`]) is written as soon as it answers.
 
 mod away;
+mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,12 +18,13 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_ipam::{Allocator, AssignRequest, Assigned, SweepReport};
+use manx_ipam::{Allocator, AssignRequest, Assigned, Redeemed, SweepReport};
 use manx_model::{AffinitySpec, AffinityState, AllocationAttribute, Object, affinity_name};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::away::{Absence, Ping};
+use self::away::Absence;
+use self::under_way::UnderWay;
 use crate::cluster::Cluster;
 use crate::information::{LOCKED, is_locked};
 use crate::latest;
@@ -33,6 +36,9 @@ const QUEUE: usize = 1024;
 /// What is owed is tried again after this long, and then after twice as long, up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
+
+/// So long after a write the disk is told what was written, unless that is needed before.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Asks the owner. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -159,10 +165,14 @@ pub struct Owner {
     pub wall_clock: fn() -> SystemTime,
     /// What is wrong.
     pub problems: Problems,
-    /// How many addresses of a block are held back at most for pods that come while the datastore is away.
+    /// How many addresses of a block are held back at most.
     pub reserve: usize,
     /// What is known of an absence of the datastore.
     absence: Absence,
+    /// The write of what was given ahead.
+    writing: UnderWay<Redeemed>,
+    /// By when the disk is to know what pods were given of what was held back ([`Datastore::settle`]).
+    unsettled: Option<Instant>,
     /// Handles that are to be given back when the datastore answers.
     owed: BTreeSet<String>,
     /// The names of this node's confirmed affinities, as the watch has told them.
@@ -191,6 +201,8 @@ impl Owner {
             problems,
             reserve: 0,
             absence,
+            writing: UnderWay::default(),
+            unsettled: None,
             owed: BTreeSet::new(),
             affinities: BTreeSet::new(),
             commands,
@@ -204,7 +216,7 @@ impl Owner {
         let mut retry = RETRY_FIRST;
         let (mut due, mut waited) = (Instant::now(), self.waits());
         let mut cluster = self.cluster.clone();
-        let mut ping = Ping::default();
+        let mut ping = UnderWay::default();
         loop {
             self.told.tell(&self.allocator);
             self.keep_reserve().await;
@@ -215,14 +227,16 @@ impl Owner {
             }
             waited = waits;
             tokio::select! {
-                () = sleep_until(due), if waits && !ping.is_under_way() => ping.send(&self.store),
-                answers = ping.answer() => {
-                    retry = match answers && self.come_back().await {
+                () = sleep_until(due), if waits && !ping.is_under_way() => ping.begin(ping_of(Arc::clone(&self.store))),
+                answered = ping.outcome() => {
+                    retry = match answered && self.come_back().await {
                         true => RETRY_FIRST,
                         false => RETRY_MOST.min(retry * 2),
                     };
                     due = Instant::now() + retry;
                 }
+                written = self.writing.outcome() => self.take_written(written).await,
+                () = at(self.unsettled) => self.settle().await,
                 received = self.commands.recv_many(&mut batch, QUEUE) => match received {
                     0 => return,
                     _ => self.serve(batch.drain(..)).await,
@@ -261,6 +275,7 @@ impl Owner {
             ?lost,
             "somebody else took a block's affinity away; reading again what this node owns"
         );
+        self.finish_writing().await;
         let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for (address, handle, _) in self.allocator.allocations() {
             handles.entry(handle.to_owned()).or_default().push(address);
@@ -311,16 +326,14 @@ impl Owner {
             return;
         }
         let (handles, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        self.finish_writing().await;
         let answers = match self.absence.is_suspected() {
             // A release that is asked for in vain may come about at any time: it is not asked for.
             true => handles.iter().map(|handle| Ok(self.owe(handle))).collect(),
             false => self.release_all(&handles).await,
         };
         self.tell_owed();
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            // A caller that went away has lost interest, not the release.
-            let _ = reply.send(answer);
-        }
+        answer(replies, answers);
     }
 
     /// Gives back what the handles hold; what cannot be, since the datastore is away, is owed.
@@ -332,6 +345,7 @@ impl Owner {
         if is_locked(&cluster) {
             return handles.iter().map(|_| Ok(Release::Owed)).collect();
         }
+        self.settle().await;
         let config = Arc::clone(&cluster.ipam);
         let answers = self.allocator.release(&*self.store, (self.wall_clock)(), &config, handles).await;
         let mut settle = |handle: &String, answer: Result<Vec<IpAddr>, manx_ipam::Error>| match answer {
@@ -357,17 +371,78 @@ impl Owner {
             self.owed.remove(&request.handle);
         }
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        let mut ahead = self.assign_ahead(&cluster, &requests);
+        if ahead.is_none() && self.writing.is_under_way() {
+            self.finish_writing().await;
+            ahead = self.assign_ahead(&cluster, &requests);
+        }
+        if let Some(given) = ahead {
+            answer(replies, given.into_iter().map(|assigned| Ok(Granted { assigned, away: false })));
+            return self.begin_to_write(&cluster);
+        }
         let answers = match is_locked(&cluster) {
             true => requests.iter().map(|_| Err(Refused::Locked)).collect(),
             false => self.assign_all(&cluster, &requests).await,
         };
         self.tell_owed();
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            let _ = reply.send(answer);
+        answer(replies, answers);
+    }
+
+    /// From what the node holds back, as long as what was given before could be written.
+    fn assign_ahead(&mut self, cluster: &Cluster, requests: &[AssignRequest]) -> Option<Vec<Vec<Assigned>>> {
+        if self.waits() || !cluster.in_sync || is_locked(cluster) {
+            return None;
+        }
+        let reserved = away::reserved(cluster);
+        let rules = away::rules(cluster, &self.allocator, &reserved);
+        self.allocator.assign_ahead((self.wall_clock)(), rules, requests)
+    }
+
+    /// Begins to write what was given ahead, unless an earlier write is under way: then it follows.
+    fn begin_to_write(&mut self, cluster: &Cluster) {
+        if self.writing.is_under_way() || is_locked(cluster) {
+            return;
+        }
+        let reserved = away::reserved(cluster);
+        let rules = away::rules(cluster, &self.allocator, &reserved);
+        if let Some(redeeming) = self.allocator.begin_to_redeem((self.wall_clock)(), rules) {
+            let store = Arc::clone(&self.store);
+            self.writing.begin(async move { redeeming.write(&*store).await });
+        }
+    }
+
+    async fn take_written(&mut self, written: Redeemed) {
+        self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        match self.allocator.redeemed(written) {
+            Ok(true) => self.begin_to_write(&cluster),
+            // Somebody else has changed something: what it is, is read first.
+            Ok(false) => self.redeem(&cluster).await,
+            Err(_) => self.absence.begin(),
+        }
+        self.tell_owed();
+    }
+
+    /// Waits until all that was given ahead is written, or cannot be.
+    async fn finish_writing(&mut self) {
+        while self.writing.is_under_way() {
+            let written = self.writing.outcome().await;
+            self.take_written(written).await;
+        }
+    }
+
+    /// Before an address that pods were given of what was held back is free again, the disk must not call it held back.
+    async fn settle(&mut self) {
+        if self.unsettled.take().is_none() {
+            return;
+        }
+        if let Err(error) = self.store.settle().await {
+            tracing::warn!("an agent that starts without the datastore may go by old knowledge: {error}");
         }
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {
+        self.finish_writing().await;
         if self.absence.is_suspected() {
             for handle in stale {
                 self.owe(handle);
@@ -375,6 +450,7 @@ impl Owner {
             self.tell_owed();
             return Ok(SweepReport::default());
         }
+        self.settle().await;
         let config = Arc::clone(&self.cluster.borrow_and_update().ipam);
         let keep = |handle: &str, _: &AllocationAttribute| !stale.contains(handle);
         let swept = self.allocator.sweep(&*self.store, (self.wall_clock)(), &config, stale, keep).await;
@@ -384,6 +460,25 @@ impl Owner {
             self.tell_owed();
         }
         Ok(swept?)
+    }
+}
+
+/// Answers each caller. One that went away has lost interest, and nothing else changes.
+fn answer<T>(replies: Vec<Reply<T>>, answers: impl IntoIterator<Item = Result<T, Refused>>) {
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        let _ = reply.send(answer);
+    }
+}
+
+async fn ping_of(store: Arc<dyn Datastore>) -> bool {
+    store.ping().await.is_ok()
+}
+
+/// Resolves then; never without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

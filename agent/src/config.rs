@@ -63,7 +63,7 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// What must survive a reboot lives here: the CNI spool.
     pub state_dir: PathBuf,
-    /// How many addresses of one block are held back at most for pods that come while the datastore is away.
+    /// How many addresses of one block are held back at most, for pods that do not wait for the datastore.
     pub reserve: usize,
     /// What was set and has no effect yet, or is not known.
     pub notices: Vec<Notice>,

@@ -34,7 +34,7 @@ pub struct Allocator {
     pub(crate) loaded: bool,
     /// Whether what the handle of the reserve says is known to be so.
     pub(crate) reserve_settled: bool,
-    /// What was given while the datastore was away, and is not written yet.
+    /// What was given and is not written yet.
     pub(crate) away: Away,
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Away {
     freeing: BTreeSet<String>,
     /// The blocks of which the last that is known is a write of ours.
     pub(crate) written: BTreeSet<IpNet>,
+    /// The blocks of which a write of ours is under way ([`Allocator::begin_to_redeem`]).
+    pub(crate) writing: BTreeSet<IpNet>,
 }
 
 /// Addresses that a container has, and of which the datastore does not know yet.
@@ -51,11 +53,22 @@ pub(crate) struct Promise {
     pub(crate) asked: bool,
 }
 
-/// What holds for requests while there is nobody to ask.
+impl Promise {
+    /// As whom `handle` is to hold what it was promised.
+    pub(crate) fn holder(&self, handle: &str) -> AllocationAttribute {
+        AllocationAttribute {
+            handle_id: Some(handle.to_owned()),
+            secondary: self.attributes.clone(),
+            ..AllocationAttribute::default()
+        }
+    }
+}
+
+/// What holds for requests that ask nobody.
 #[derive(Clone, Copy)]
-struct Terms<'a> {
-    now: SystemTime,
-    rules: Rules<'a>,
+pub(crate) struct Terms<'a> {
+    pub(crate) now: SystemTime,
+    pub(crate) rules: Rules<'a>,
 }
 
 impl Allocator {
@@ -91,13 +104,18 @@ impl Allocator {
         }
         let answers = batch.answers();
         for request in given.into_keys() {
-            let Ok(assigned) = &answers[request] else { continue };
-            let addresses = assigned.iter().map(|assigned| assigned.address).collect();
-            let AssignRequest { handle, attributes, .. } = &requests[request];
-            let promise = Promise { attributes: attributes.clone(), addresses, asked: false };
-            self.insert_promise(handle.clone(), promise);
+            if let Ok(assigned) = &answers[request] {
+                self.promise_to(&requests[request], assigned);
+            }
         }
         answers
+    }
+
+    /// This was given, and is not written yet.
+    pub(crate) fn promise_to(&mut self, request: &AssignRequest, assigned: &[Assigned]) {
+        let addresses = assigned.iter().map(|assigned| assigned.address).collect();
+        let promise = Promise { attributes: request.attributes.clone(), addresses, asked: false };
+        self.insert_promise(request.handle.clone(), promise);
     }
 
     /// The container of `handle` has these addresses, and the datastore does not know of it, as far as is known: whoever
@@ -154,7 +172,7 @@ impl Allocator {
             };
             return promise.addresses.iter().filter_map(assigned).collect();
         }
-        if self.away.freeing.contains(handle) {
+        if self.is_freeing(handle) {
             return Vec::new();
         }
         let held = self.held_by(handle).into_iter();
@@ -187,10 +205,7 @@ impl Allocator {
         let fits = |found: &Assigned| {
             batch.fixed(item).is_none_or(|wanted| wanted == found.address)
                 && !taken.contains(&found.address)
-                && !self.is_promised(found.address)
-                && !block::is_reserved(found.address, terms.rules.reserved)
-                && !self.is_doubtful(found.address)
-                && self.has_rested(terms, found.address)
+                && self.may_give(terms, found.address)
         };
         let mut found = None;
         for kind in [Self::of_pod, Self::held_back, Self::nobody_elses] {
@@ -200,6 +215,19 @@ impl Allocator {
             });
         }
         found.ok_or_else(|| away(nothing_left(batch.fixed(item), &pools)))
+    }
+
+    /// Whether nothing speaks against giving an address that is this node's to give.
+    pub(crate) fn may_give(&self, terms: Terms<'_>, address: IpAddr) -> bool {
+        !self.is_promised(address)
+            && !block::is_reserved(address, terms.rules.reserved)
+            && !self.is_doubtful(address)
+            && self.has_rested(terms, address)
+    }
+
+    /// Whether a release of this handle was asked for, and nobody knows what became of it.
+    pub(crate) fn is_freeing(&self, handle: &str) -> bool {
+        self.away.freeing.contains(handle)
     }
 
     fn in_pool<'s>(&'s self, pool: &IpPool) -> impl Iterator<Item = &'s Block> + use<'s> {

@@ -6,8 +6,9 @@
 //! datastore. Every write is a compare-and-swap, and any call may fail after it was carried out: each protocol leaves, at
 //! every point, a state from which [`Allocator::load`], [`Allocator::sweep`] and the [`Collector`] go on.
 //!
-//! While the datastore is away only such addresses are given of which it is known that nobody else is given them
-//! meanwhile ([`Allocator::assign_away`]); they are written when it is back ([`Allocator::redeem`]).
+//! A node holds some addresses back. A pod is given one of these, and what it was given is written afterwards
+//! ([`Allocator::assign_ahead`], [`Allocator::redeem`]): the pod does not wait for the datastore. While the datastore is away
+//! only such addresses are given of which it is known that nobody else is given them meanwhile ([`Allocator::assign_away`]).
 //!
 //! [`Allocator`] is one node's; [`Collector`] is the cluster's; [`check()`], [`usage()`], [`split()`] and
 //! [`release_address`] are an operator's.
@@ -15,6 +16,7 @@
 //! Nothing here knows a runtime or a clock: futures over `&dyn Datastore`, and `now` is given.
 
 mod affinity;
+mod ahead;
 mod allocator;
 mod assign;
 mod audit;
@@ -49,7 +51,7 @@ pub use choose::check_overlaps;
 pub use collector::{Action, Collector, DEFAULT_GRACE, Leaked, Metrics, Observed, PodState};
 pub use error::Error;
 pub use pod_cidr::{is_for_pods, next_in_pod_cidr, tunnel_in_pod_cidr};
-pub use redeem::Broken;
+pub use redeem::{Broken, Redeemed, Redeeming};
 pub use request::{AssignRequest, Assigned, Family, Rules, Wanted};
 pub use reserve::DEFAULT_RESERVE;
 pub use single::release_address;

@@ -1,18 +1,23 @@
-//! Writing what was given while the datastore was away (see [`crate::away`]).
+//! Writing what was given before it was written: while the datastore was away (see [`crate::away`]), or ahead (see
+//! [`crate::ahead`]).
 //!
 //! An address goes from whoever of this node holds it (its reserve, an earlier container of the pod) to the handle that it
-//! was promised to in one write of its block, and is never free in between. What the handle holds beside, since a write
-//! before the absence came through after all, is released.
+//! was promised to in one write of its block, and is never free in between. What comes from the reserve is written
+//! together first: each block once, with as many free addresses held back again, and all handles at once, as new ones.
+//! Where that was wrong, and for everything else, what is stored is read before it is written. What a handle holds beside,
+//! since a write before the absence came through after all, is released.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use futures::future::{join, join_all};
 use ipnet::IpNet;
 use manx_datastore::Datastore;
-use manx_model::AllocationAttribute;
+use manx_model::{AllocationAttribute, RESERVE};
 
+use crate::affinity::bump;
 use crate::assign::Door;
 use crate::away::{Promise, is_same_pod};
 use crate::block::{self, Block};
@@ -23,7 +28,7 @@ use crate::{Allocator, Error, Rules, TRIES};
 /// A promise that cannot be kept: IPAM gives the address to somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Who was given the address while the datastore was away.
+    /// Who was given the address.
     pub handle: String,
     /// The address.
     pub address: IpAddr,
@@ -36,7 +41,7 @@ impl fmt::Display for Broken {
         let Self { handle, address, holder } = self;
         write!(
             f,
-            "{handle} was given {address} while the datastore was away, and {holder} has it by IPAM: \
+            "{handle} was given {address} before that was written, and {holder} has it by IPAM: \
              delete one of the two pods"
         )
     }
@@ -57,6 +62,7 @@ impl Allocator {
         gone: &BTreeSet<String>,
     ) -> Result<Vec<Broken>, Error> {
         let door = Door { store, now, rules };
+        self.redeem_together(door).await?;
         let (mut broken, mut failed) = (Vec::new(), None);
         for (handle, promise) in self.away.promises.clone() {
             self.reserve_settled = false;
@@ -76,6 +82,106 @@ impl Allocator {
             None => {}
         }
         Ok(broken)
+    }
+
+    /// Writes what was promised of the reserve and has not been asked for yet.
+    async fn redeem_together(&mut self, door: Door<'_>) -> Result<(), Error> {
+        match self.begin_to_redeem(door.now, door.rules) {
+            Some(redeeming) => {
+                let outcome = redeeming.write(door.store).await;
+                self.redeemed(outcome).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The write of what was promised of the reserve and has not been asked for yet, if there is any. While it is under way
+    /// nothing but [`Self::assign_ahead`] is to be called; what came of it is to be told to [`Self::redeemed`].
+    pub fn begin_to_redeem(&mut self, now: SystemTime, rules: Rules<'_>) -> Option<Redeeming> {
+        let redeeming = self.redeeming(now, rules);
+        if redeeming.handles.is_empty() {
+            return None;
+        }
+        for handle in redeeming.handles.keys() {
+            if let Some(promise) = self.away.promises.get_mut(handle) {
+                promise.asked = true;
+            }
+        }
+        self.away.writing = redeeming.blocks.iter().map(|block| block.spec.cidr).collect();
+        self.away.written.retain(|written| !self.away.writing.contains(written));
+        Some(redeeming)
+    }
+
+    /// Takes in what came of a write; `true` if all of it came through. What did not stays promised.
+    ///
+    /// # Errors
+    /// The datastore is away.
+    pub fn redeemed(&mut self, Redeemed { blocks, handles }: Redeemed) -> Result<bool, Error> {
+        self.away.writing.clear();
+        let (mut unwritten, mut whole, mut away) = (BTreeSet::new(), true, None);
+        for (cidr, written) in blocks {
+            match written {
+                Ok(block) => {
+                    self.away.written.insert(cidr);
+                    self.remember(block);
+                }
+                Err(error) => {
+                    unwritten.insert(cidr.to_string());
+                    away = away.or(error.is_unavailable().then_some(error));
+                }
+            }
+        }
+        for (handle, counts, created) in handles {
+            match created {
+                Ok(Some(stored)) if counts.keys().all(|cidr| !unwritten.contains(cidr)) => {
+                    self.away.promises.remove(&handle);
+                    self.handles.insert(handle, stored);
+                    continue;
+                }
+                Err(error) if error.is_unavailable() => away = Some(error),
+                _ => {}
+            }
+            whole = false;
+        }
+        match away {
+            Some(error) => Err(error),
+            None => Ok(whole),
+        }
+    }
+
+    /// What is held back in the blocks of this node, as far as is remembered, in the hands of those it was promised to.
+    fn redeeming(&mut self, now: SystemTime, rules: Rules<'_>) -> Redeeming {
+        let mut blocks: BTreeMap<IpNet, Block> = BTreeMap::new();
+        let mut handles = BTreeMap::new();
+        for (handle, promise) in self.away.promises.iter().filter(|(_, promise)| !promise.asked) {
+            let Some(places) = self.held_back_of(promise) else { continue };
+            let counts: &mut BTreeMap<String, u32> = handles.entry(handle.clone()).or_default();
+            for (cidr, ordinal) in places {
+                let block = blocks.entry(cidr).or_insert_with(|| self.blocks[&cidr].clone());
+                block::hand_over(&mut block.spec, &[ordinal], &promise.holder(handle));
+                *counts.entry(cidr.to_string()).or_default() += 1;
+            }
+        }
+        let held_back = self.holder(RESERVE);
+        for (cidr, block) in &mut blocks {
+            let given = self.reserved_in(&self.blocks[cidr]).count() - self.reserved_in(block).count();
+            block::collect(&mut block.spec, now, rules.config.ip_cooldown_seconds);
+            let hold_back = |_| block::allocate(&mut block.spec, &held_back, rules.reserved);
+            if (0..given).map_while(hold_back).count() < given {
+                self.reserve_settled = false;
+            }
+        }
+        Redeeming { blocks: blocks.into_values().collect(), handles }
+    }
+
+    /// Where the addresses of a promise are, if each is held back in a block of this node.
+    fn held_back_of(&self, promise: &Promise) -> Option<Vec<(IpNet, usize)>> {
+        let place = |address: &IpAddr| {
+            let (cidr, block) = self.blocks.iter().find(|(cidr, _)| cidr.contains(address))?;
+            let (ordinal, _) = self.reserved_in(block).find(|(_, held)| held == address)?;
+            Some((*cidr, ordinal))
+        };
+        promise.addresses.iter().map(place).collect()
     }
 
     async fn redeem_one(
@@ -117,11 +223,7 @@ impl Allocator {
         let own = promise.addresses.iter().filter_map(|address| self.block_for(door, *address));
         let cidrs: BTreeSet<IpNet> = own.chain(named).collect();
         let mut left: BTreeSet<IpAddr> = promise.addresses.iter().copied().collect();
-        let holder = AllocationAttribute {
-            handle_id: Some(handle.to_owned()),
-            secondary: promise.attributes.clone(),
-            ..AllocationAttribute::default()
-        };
+        let holder = promise.holder(handle);
         for cidr in cidrs {
             let Some(mut block) = self.read_again(door.store, cidr).await? else { continue };
             let before = block.spec.clone();
@@ -228,6 +330,35 @@ impl Allocator {
         }
         self.handles.insert(handle.to_owned(), stored);
         Ok(true)
+    }
+}
+
+/// What is to be written for many handles.
+#[derive(Debug)]
+pub struct Redeeming {
+    blocks: Vec<Block>,
+    /// The new handles, and how many addresses each is to hold of which block.
+    handles: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Redeemed {
+    blocks: Vec<(IpNet, Result<Block, Error>)>,
+    handles: Vec<(String, BTreeMap<String, u32>, Result<Option<Handle>, Error>)>,
+}
+
+impl Redeeming {
+    /// Writes it, all at once.
+    pub async fn write(self, store: &dyn Datastore) -> Redeemed {
+        let blocks =
+            self.blocks.into_iter().map(|block| async move { (block.spec.cidr, bump(store, block).await) });
+        let handles = self.handles.into_iter().map(|(handle, counts)| async move {
+            let created = handle::create(store, &handle, &counts).await;
+            (handle, counts, created)
+        });
+        let (blocks, handles) = join(join_all(blocks), join_all(handles)).await;
+        Redeemed { blocks, handles }
     }
 }
 

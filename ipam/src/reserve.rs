@@ -1,4 +1,5 @@
-//! Addresses that a node holds back for pods that come while the datastore is away (see [`crate::away`]).
+//! Addresses that a node holds back for pods that cannot wait: that come while the datastore is away (see [`crate::away`]),
+//! or that are to have theirs before it is written (see [`crate::ahead`]).
 //!
 //! They are held in the datastore, under a handle of the node's own, so that nobody else is given them meanwhile: not a
 //! node that borrows, nor one that takes empty blocks. In each pool one block has them, while it has plenty of free
@@ -241,7 +242,8 @@ impl Allocator {
         }
     }
 
-    fn holder(&self, kind: &str) -> AllocationAttribute {
+    /// The attribute of what is held back.
+    pub(crate) fn holder(&self, kind: &str) -> AllocationAttribute {
         let said = [("node", self.node.as_str()), ("type", kind)];
         let secondary = said.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         AllocationAttribute {

@@ -12,6 +12,7 @@ use manx_model::{
 
 use super::*;
 
+mod ahead;
 mod away;
 mod collecting;
 mod crashes;

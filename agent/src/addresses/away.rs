@@ -9,13 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use ipnet::IpNet;
-use manx_datastore::{Datastore, Error as StoreError};
 use manx_ipam::{Allocator, AssignRequest, Assigned, Rules};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{Granted, Owner, Refused, Release};
+use super::{Granted, Owner, Refused, Release, SETTLE};
 use crate::cluster::Cluster;
 use crate::information::is_locked;
 
@@ -54,36 +52,18 @@ impl Absence {
     }
 }
 
-/// The question whether the datastore is there, while it is under way.
-#[derive(Default)]
-pub(super) struct Ping(Option<BoxFuture<'static, Result<(), StoreError>>>);
-
-impl Ping {
-    pub(super) fn is_under_way(&self) -> bool {
-        self.0.is_some()
-    }
-
-    pub(super) fn send(&mut self, store: &Arc<dyn Datastore>) {
-        let store = Arc::clone(store);
-        self.0 = Some(Box::pin(async move { store.ping().await }));
-    }
-
-    /// Whether it was answered; never resolves while none is under way.
-    pub(super) async fn answer(&mut self) -> bool {
-        let Some(ping) = &mut self.0 else { return std::future::pending().await };
-        let answer = ping.await;
-        self.0 = None;
-        answer.is_ok()
-    }
-}
-
 impl Owner {
     /// Whether something waits for the datastore.
     pub(crate) fn waits(&self) -> bool {
         self.absence.is_suspected()
             || !self.owed.is_empty()
             || !self.absence.half.is_empty()
-            || self.allocator.promised().next().is_some()
+            || self.has_unwritten()
+    }
+
+    /// Whether something was given, and is not even being written.
+    fn has_unwritten(&self) -> bool {
+        !self.writing.is_under_way() && self.allocator.promised().next().is_some()
     }
 
     /// A watch that is cut off is the first sign.
@@ -108,6 +88,7 @@ impl Owner {
 
     /// Writes what was given out, then gives back what is owed; `true` when nothing is left to do.
     pub(super) async fn come_back(&mut self) -> bool {
+        self.finish_writing().await;
         self.absence.suspected = false;
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         if is_locked(&cluster) {
@@ -142,8 +123,9 @@ impl Owner {
         }
     }
 
-    async fn redeem(&mut self, cluster: &Cluster) {
-        let before: Vec<String> = self.allocator.promised().map(|(handle, _)| handle.to_owned()).collect();
+    /// Writes what was given.
+    pub(super) async fn redeem(&mut self, cluster: &Cluster) {
+        let (before, was_away) = (self.allocator.promised().count(), self.absence.is_suspected());
         let (now, reserved) = ((self.wall_clock)(), reserved(cluster));
         let rules = rules(cluster, &self.allocator, &reserved);
         let redeemed = self.allocator.redeem(&*self.store, now, rules, &self.owed).await;
@@ -153,16 +135,16 @@ impl Owner {
                 return;
             }
             Err(error) => {
-                vec![format!("what pods were given while the datastore was away is not written yet: {error}")]
+                vec![format!("what pods were given is not written yet: {error}")]
             }
             Ok(broken) => broken.iter().map(ToString::to_string).collect(),
         };
         self.absence.away = false;
-        let written = before.len() - self.allocator.promised().count();
+        let written = before - self.allocator.promised().count();
         if written > 0 {
-            tracing::info!("{written} pods that came while the datastore was away are in IPAM");
-            if let Err(error) = self.store.settle().await {
-                tracing::warn!("an agent that starts without the datastore may go by old knowledge: {error}");
+            self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
+            if was_away {
+                tracing::info!("{written} pods that came while the datastore was away are in IPAM");
             }
         }
         for text in wrong.iter().filter(|text| !self.absence.wrong.contains(text)) {
@@ -254,7 +236,7 @@ impl Owner {
     /// Keeps the reserve as it should be, while nobody waits for anything else.
     pub(super) async fn keep_reserve(&mut self) {
         let cluster = Arc::clone(&self.cluster.borrow());
-        let busy = self.waits() || !self.commands.is_empty();
+        let busy = self.waits() || self.writing.is_under_way() || !self.commands.is_empty();
         if busy || !cluster.in_sync || is_locked(&cluster) {
             return;
         }
@@ -273,24 +255,22 @@ impl Owner {
         let owed = (count > 0)
             .then(|| format!("what {count} gone pods held is given back when the datastore answers"));
         let count = self.allocator.promised().count();
-        let promised = (count > 0).then(|| {
-            format!(
-                "{count} pods were attached while the datastore was away, and IPAM does not know of them yet"
-            )
-        });
+        let promised = self
+            .has_unwritten()
+            .then(|| format!("{count} pods were attached, and IPAM does not know of them yet"));
         let wrong = self.absence.wrong.iter().cloned();
         self.problems.set("addresses", owed.into_iter().chain(promised).chain(wrong));
     }
 }
 
-fn reserved(cluster: &Cluster) -> Vec<IpNet> {
+pub(super) fn reserved(cluster: &Cluster) -> Vec<IpNet> {
     let by_objects = cluster.reservations.values().flat_map(|reservation| reservation.cidrs.clone());
     // What nodes give to their pods without IPAM.
     let by_nodes = cluster.nodes.values().flat_map(|node| node.pod_cidrs_in_use.clone());
     by_objects.chain(by_nodes).collect()
 }
 
-fn rules<'a>(cluster: &'a Cluster, allocator: &Allocator, reserved: &'a [IpNet]) -> Rules<'a> {
+pub(super) fn rules<'a>(cluster: &'a Cluster, allocator: &Allocator, reserved: &'a [IpNet]) -> Rules<'a> {
     static UNLABELLED: BTreeMap<String, String> = BTreeMap::new();
     let node = cluster.nodes.get(allocator.node().as_str());
     Rules {

@@ -63,22 +63,90 @@ async fn a_container_that_comes_back_keeps_what_it_was_to_give_back() {
     assert_eq!(handles(&store).await, 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_request_that_is_not_answered_is_served_from_the_reserve_and_written_when_it_is() {
-    let (addresses, store) = owner_with(8);
+/// As [`owner_with`]: one pod is attached, and the reserve is there.
+async fn owner_with_reserve(reserve: usize) -> (Addresses, Faulty<Memory>) {
+    let (addresses, store) = owner_with(reserve);
     assign(&addresses, "net.a").await;
     tokio::time::sleep(RETRY_FIRST).await;
     assert_eq!(handles(&store).await, 2, "net.a and the reserve");
+    (addresses, store)
+}
+
+fn writes_of_blocks(store: &Faulty<Memory>) -> usize {
+    store.take_writes().into_iter().filter(|(kind, _)| *kind == Kind::IPAMBlock).count()
+}
+
+async fn grant(addresses: &Addresses, handle: &str) -> Granted {
+    addresses.assign(AssignRequest::ipv4(handle, BTreeMap::new())).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_do_not_wait_until_what_they_have_is_written_and_those_that_come_meanwhile_share_a_write() {
+    let (addresses, store) = owner_with_reserve(8).await;
+    store.take_writes();
+    store.stall();
+    for count in 0..8 {
+        assert!(!grant(&addresses, &format!("net.{count}")).await.away);
+    }
+    assert_eq!(writes_of_blocks(&store), 1, "of the first");
+    store.go_on();
+    assert!(!grant(&addresses, "net.8").await.away);
+    tokio::time::sleep(RETRY_FIRST).await;
+    assert_eq!(writes_of_blocks(&store), 2, "of the seven others, and of the last");
+    assert_eq!(handles(&store).await, 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_before_its_address_is_written_leaves_nothing_behind() {
+    let (addresses, store) = owner_with_reserve(8).await;
+    store.stall();
+    let held = grant(&addresses, "net.b").await.assigned[0].address;
+    let released = tokio::spawn({
+        let addresses = addresses.clone();
+        async move { addresses.release("net.b".into()).await }
+    });
+    store.go_on();
+    assert_eq!(released.await.unwrap().unwrap(), Release::Done(vec![held]));
+    assert_eq!(handles(&store).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_pods_at_once_than_are_held_back_share_one_write() {
+    let (addresses, store) = owner_with_reserve(8).await;
+    store.take_writes();
+    let names: Vec<String> = (0..9).map(|count| format!("net.{count}")).collect();
+    let given = futures::future::join_all(names.iter().map(|name| assign(&addresses, name))).await;
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 9);
+    assert_eq!(handles(&store).await, 11);
+    assert_eq!(writes_of_blocks(&store), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_a_write_that_was_refused_is_told_so() {
+    let (addresses, store) = owner_with_reserve(8).await;
+    store.set_faults(Faults { conflict: 100, ..Faults::default() });
+    let given = grant(&addresses, "net.b").await;
+    let refused = addresses.assign(AssignRequest::ipv4("net.c", BTreeMap::new())).await.unwrap_err();
+    assert!(refused.is_passing(), "{refused}");
+    store.set_faults(Faults::default());
+    tokio::time::sleep(RETRY_MOST).await;
+    assert_eq!(given, grant(&addresses, "net.b").await);
+    grant(&addresses, "net.c").await;
+    assert_eq!(handles(&store).await, 4, "net.a, net.b, net.c and the reserve");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_answered_is_served_from_the_reserve_and_written_when_it_is() {
+    let (addresses, store) = owner_with_reserve(8).await;
     store.down();
-    let granted = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
+    assert!(!grant(&addresses, "net.b").await.away, "nobody has asked yet");
+    let granted = grant(&addresses, "net.c").await;
     assert!(granted.away);
-    let again = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
-    assert_eq!(granted, again);
+    assert_eq!(granted, grant(&addresses, "net.c").await);
     store.up();
     tokio::time::sleep(RETRY_MOST).await;
-    assert_eq!(handles(&store).await, 3);
-    let written = addresses.assign(AssignRequest::ipv4("net.b", BTreeMap::new())).await.unwrap();
-    assert_eq!(written, Granted { away: false, ..granted });
+    assert_eq!(handles(&store).await, 4);
+    assert_eq!(grant(&addresses, "net.c").await, Granted { away: false, ..granted });
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! A datastore that fails as real ones do, by a seeded generator, and can be cut off.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -38,9 +39,12 @@ struct State {
     random: Random,
     faults: Faults,
     down: bool,
+    /// No call is carried out.
+    stalled: bool,
     /// Counts the cuts, so that a watch that slept through one knows of it.
     cuts: u64,
-    watches: Vec<Waker>,
+    /// Who waits for a change of this: watches, and calls while they are stalled.
+    waiting: Vec<Waker>,
     calls: u64,
     writes: Vec<(Kind, String)>,
 }
@@ -58,8 +62,9 @@ impl<D: Datastore> Faulty<D> {
             random: Random::new(seed),
             faults,
             down: false,
+            stalled: false,
             cuts: 0,
-            watches: Vec::new(),
+            waiting: Vec::new(),
             calls: 0,
             writes: Vec::new(),
         };
@@ -86,6 +91,18 @@ impl<D: Datastore> Faulty<D> {
         state.wake();
     }
 
+    /// From now on every call waits, and is not answered.
+    pub fn stall(&self) {
+        self.state().stalled = true;
+    }
+
+    /// Carries out what has waited, and answers again.
+    pub fn go_on(&self) {
+        let mut state = self.state();
+        state.stalled = false;
+        state.wake();
+    }
+
     /// How many calls were made, failed ones included.
     pub fn calls(&self) -> u64 {
         self.state().calls
@@ -102,6 +119,7 @@ impl<D: Datastore> Faulty<D> {
 
     async fn enter(&self) -> Result<(), Error> {
         self.delay().await;
+        poll_fn(|context| self.stalled(context)).await;
         let mut state = self.state();
         state.calls += 1;
         let before = state.faults.before;
@@ -135,6 +153,15 @@ impl<D: Datastore> Faulty<D> {
         }
     }
 
+    fn stalled(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.stalled {
+            state.waiting.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     fn note_write(&self, object: &Object) {
         self.state().writes.push((object.kind, object.key()));
     }
@@ -151,7 +178,7 @@ impl<D: Datastore> Faulty<D> {
 
 impl State {
     fn wake(&mut self) {
-        self.watches.drain(..).for_each(Waker::wake);
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -238,8 +265,8 @@ impl<D: Datastore> Stream for FaultyWatch<D> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let (down, cuts) = {
             let mut state = self.store.state();
-            state.watches.retain(|waker| !waker.will_wake(context.waker()));
-            state.watches.push(context.waker().clone());
+            state.waiting.retain(|waker| !waker.will_wake(context.waker()));
+            state.waiting.push(context.waker().clone());
             (state.down, state.cuts)
         };
         if self.seen != cuts {
