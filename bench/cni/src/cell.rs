@@ -26,7 +26,8 @@ pub(crate) struct Cell {
 pub(crate) struct Cells(BTreeMap<(&'static str, &'static str), Cell>);
 
 impl Cells {
-    /// Calls for every pod from `at_once` threads in the node's namespace; the first error ends the run.
+    /// Calls for every pod from `at_once` threads in the node's namespace; the first error ends the run. What the watched
+    /// processes do of it when the last call has been answered is counted, too.
     pub(crate) fn measure(
         &mut self,
         plugin: &'static str,
@@ -40,7 +41,7 @@ impl Cells {
         let start = Instant::now();
         let latencies = latencies(at_once, pods, call)?;
         let wall = start.elapsed();
-        let used = Usage::now(watched)?.since(&before);
+        let used = Usage::at_rest(watched)?.since(&before);
         let cell = self.0.entry((plugin, verb)).or_default();
         cell.latencies.extend(latencies);
         cell.latencies.sort_unstable();

@@ -1,15 +1,21 @@
 //! Processor time: of this process, of the children that it has waited for, and of others by their id.
 
 use std::collections::BTreeMap;
+use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use manx_kubernetes::ControlPlane;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
 /// `USER_HZ`, the unit of /proc/PID/stat: 100 per second on every architecture that we build for.
 const TICK: Duration = Duration::from_millis(10);
+
+/// A process rests that uses no more than a tick in this time.
+const LOOK: Duration = Duration::from_millis(200);
+/// So often it is looked at.
+const MOST_LOOKS: u32 = 100;
 
 /// Our agent.
 pub(crate) const AGENT: &str = "agent";
@@ -57,6 +63,20 @@ impl Usage {
             children: rusage(UsageWho::RUSAGE_CHILDREN)?,
             watched: watched.now()?,
         })
+    }
+
+    /// As soon as the watched processes have come to rest.
+    pub(crate) fn at_rest(watched: Watched<'_>) -> Result<Self> {
+        let mut last = Self::now(watched)?;
+        for _ in 0..MOST_LOOKS {
+            sleep(LOOK);
+            let now = Self::now(watched)?;
+            if now.since(&last).watched.values().all(|used| *used <= TICK) {
+                return Ok(now);
+            }
+            last = now;
+        }
+        bail!("the agent or the control plane does not come to rest")
     }
 
     pub(crate) fn since(&self, before: &Self) -> Self {
