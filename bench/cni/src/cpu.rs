@@ -1,25 +1,25 @@
 //! Processor time: of this process, of the children that it has waited for, and of others by their id.
 
 use std::collections::BTreeMap;
-use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use manx_kubernetes::ControlPlane;
+use manx_lab::eventually;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+
+use crate::store::SOON;
 
 /// `USER_HZ`, the unit of /proc/PID/stat: 100 per second on every architecture that we build for.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A process rests that uses no more than a tick in this time.
 const LOOK: Duration = Duration::from_millis(200);
-/// So often it is looked at.
-const MOST_LOOKS: u32 = 100;
 
 /// Our agent.
 pub(crate) const AGENT: &str = "agent";
-/// kube-apiserver, with an audit log of metadata.
+/// kube-apiserver, without an audit log.
 pub(crate) const API_SERVER: &str = "API server";
 /// Its etcd, which waits for no disk.
 pub(crate) const ETCD: &str = "etcd";
@@ -67,16 +67,15 @@ impl Usage {
 
     /// As soon as the watched processes have come to rest.
     pub(crate) fn at_rest(watched: Watched<'_>) -> Result<Self> {
-        let mut last = Self::now(watched)?;
-        for _ in 0..MOST_LOOKS {
-            sleep(LOOK);
-            let now = Self::now(watched)?;
-            if now.since(&last).watched.values().all(|used| *used <= TICK) {
-                return Ok(now);
-            }
-            last = now;
-        }
-        bail!("the agent or the control plane does not come to rest")
+        let (mut then, mut last) = (Instant::now(), Self::now(watched)?);
+        eventually(SOON, "the agent and the control plane to rest", || {
+            ensure!(then.elapsed() >= LOOK, "it is too early to say");
+            let (now, before) = (Self::now(watched)?, last.clone());
+            (then, last) = (Instant::now(), now.clone());
+            let used = now.since(&before).watched;
+            ensure!(used.values().all(|used| *used <= TICK), "they have just used {used:?}");
+            Ok(now)
+        })
     }
 
     pub(crate) fn since(&self, before: &Self) -> Self {

@@ -1,7 +1,7 @@
 //! What an ADD and a DEL cost: time and processor of the real plugin and a real agent, beside Debian's ptp + host-local
 //! and beside the bare calls to the kernel, in turns in one run. Read the ratios: machines differ, and so do days.
 //!
-//! On Kubernetes the control plane, started for the run, shares the processors with the plugin, and writes an audit log.
+//! On Kubernetes the control plane, started for the run, shares the processors with the plugin.
 
 mod bare;
 mod cell;

@@ -11,7 +11,7 @@ use crate::plugin::Plugin;
 use crate::pods::Pods;
 
 /// For what happens soon, on a machine that builds at the same time.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// For the pods with two addresses; the agent makes the pool of the others.
 const IPV6_POOL: &str = "\
 apiVersion: crd.projectcalico.org/v1
@@ -49,7 +49,10 @@ impl Datastore {
             Self::Kubernetes => {
                 // The API server is on the host outside.
                 let topology = Topology::founding().keeping(&["node1"]).fabric(Fabric::Router);
-                let mut cluster = Cluster::on_kubernetes(Lab::up(Options::unique("bench", topology))?)?;
+                let lab = Lab::up(Options::unique("bench", topology))?;
+                // What it is asked it need not write down: that would be a part of its time.
+                let options = manx_kubernetes::Options::new().api_server_arg("--audit-log-path=");
+                let mut cluster = Cluster::on_control_plane(lab, options)?;
                 cluster.start_agents(&["node1"], &env)?;
                 cluster
             }

@@ -49,7 +49,12 @@ impl Cluster {
     /// A cluster on Kubernetes, as an administrator finds it before anything runs on its nodes: a control plane on the
     /// host outside, our kinds, the agents' rights, and every node registered. No agent runs yet.
     pub fn on_kubernetes(lab: Lab) -> Result<Cluster> {
-        Ok(Cluster { agents: BTreeMap::new(), store: Store::kubernetes(&lab)?, lab })
+        Self::on_control_plane(lab, manx_kubernetes::Options::new())
+    }
+
+    /// The same, with what `options` say beside where the control plane runs and who may use it.
+    pub fn on_control_plane(lab: Lab, options: manx_kubernetes::Options) -> Result<Cluster> {
+        Ok(Cluster { agents: BTreeMap::new(), store: Store::kubernetes(&lab, options)?, lab })
     }
 
     /// Starts an agent on each of these nodes, with `env` beside what it needs, and waits until all serve pods.

@@ -24,11 +24,10 @@ const SOON: Duration = Duration::from_secs(20);
 pub const GROUP: &str = "manx";
 
 /// Starts one. It lives as long as its value, or until the lab goes.
-pub(crate) fn start(lab: &Lab) -> Result<ControlPlane> {
+pub(crate) fn start(lab: &Lab, options: Options) -> Result<ControlPlane> {
     ensure!(lab.topology().outside, "Kubernetes needs the host outside, on which it runs");
-    let options = Options::new()
-        .namespace(&lab.netns("outside"), OUTSIDE_HOST.into())
-        .outliving(lab.dir().join("kubernetes"));
+    let options =
+        options.namespace(&lab.netns("outside"), OUTSIDE_HOST.into()).outliving(lab.dir().join("kubernetes"));
     let options = lab.nodes().fold(options, |options, node| options.user(&user(node.name()), &[GROUP]));
     let control_plane = ControlPlane::start(options)?;
     install_kinds(&control_plane)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use manx_kubernetes::ControlPlane;
+use manx_kubernetes::{ControlPlane, Options};
 
 use crate::kubernetes;
 use crate::{Lab, Node};
@@ -26,8 +26,8 @@ impl Store {
     }
 
     /// A control plane with our kinds, the agents' rights, and every node registered.
-    pub(crate) fn kubernetes(lab: &Lab) -> Result<Store> {
-        kubernetes::start(lab).map(Box::new).map(Store::Kubernetes)
+    pub(crate) fn kubernetes(lab: &Lab, options: Options) -> Result<Store> {
+        kubernetes::start(lab, options).map(Box::new).map(Store::Kubernetes)
     }
 
     /// What the agent of a node is told about it.
