@@ -155,7 +155,7 @@ impl Allocator {
         let mut handles = BTreeMap::new();
         for (handle, promise) in self.away.promises.iter().filter(|(_, promise)| !promise.asked) {
             let Some(places) = self.held_back_of(promise) else { continue };
-            let counts: &mut BTreeMap<String, u32> = handles.entry(handle.clone()).or_default();
+            let counts: &mut Counts = handles.entry(handle.clone()).or_default();
             for (cidr, ordinal) in places {
                 let block = blocks.entry(cidr).or_insert_with(|| self.blocks[&cidr].clone());
                 block::hand_over(&mut block.spec, &[ordinal], &promise.holder(handle));
@@ -333,19 +333,22 @@ impl Allocator {
     }
 }
 
+/// How many addresses a handle is to hold of which block.
+type Counts = BTreeMap<String, u32>;
+
 /// What is to be written for many handles.
 #[derive(Debug)]
 pub struct Redeeming {
     blocks: Vec<Block>,
-    /// The new handles, and how many addresses each is to hold of which block.
-    handles: BTreeMap<String, BTreeMap<String, u32>>,
+    /// The new handles.
+    handles: BTreeMap<String, Counts>,
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub struct Redeemed {
     blocks: Vec<(IpNet, Result<Block, Error>)>,
-    handles: Vec<(String, BTreeMap<String, u32>, Result<Option<Handle>, Error>)>,
+    handles: Vec<(String, Counts, Result<Option<Handle>, Error>)>,
 }
 
 impl Redeeming {
@@ -366,6 +369,5 @@ impl Redeeming {
 #[derive(Debug, Default)]
 struct Change {
     blocks: Vec<Block>,
-    /// How many addresses the handle is to hold of which block.
-    counts: BTreeMap<String, u32>,
+    counts: Counts,
 }
