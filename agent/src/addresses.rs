@@ -37,6 +37,9 @@ const QUEUE: usize = 1024;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
+/// For so long an affinity of ours may be missing from what the watch tells, before it is looked for.
+const MISSED: Duration = Duration::from_secs(10);
+
 /// So long after a write the disk is told what was written, unless that is needed before.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -177,6 +180,8 @@ pub struct Owner {
     owed: BTreeSet<String>,
     /// The names of this node's confirmed affinities, as the watch has told them.
     affinities: BTreeSet<String>,
+    /// When what this node owns is to be read again, since the watch does not tell an affinity that we know of.
+    missed: Option<Instant>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -205,6 +210,7 @@ impl Owner {
             unsettled: None,
             owed: BTreeSet::new(),
             affinities: BTreeSet::new(),
+            missed: None,
             commands,
         };
         (owner, Addresses { commands: sender })
@@ -217,10 +223,12 @@ impl Owner {
         let (mut due, mut waited) = (Instant::now(), self.waits());
         let mut cluster = self.cluster.clone();
         let mut ping = UnderWay::default();
+        self.look_at_affinities().await;
         loop {
             self.told.tell(&self.allocator);
             self.keep_reserve().await;
             self.told.tell(&self.allocator);
+            self.look_for_missing();
             let waits = self.waits();
             if waits && !waited {
                 due = Instant::now() + RETRY_FIRST;
@@ -237,6 +245,10 @@ impl Owner {
                 }
                 written = self.writing.outcome() => self.take_written(written).await,
                 () = at(self.unsettled) => self.settle().await,
+                () = at(self.missed), if !waits => {
+                    self.missed = None;
+                    self.read_again().await;
+                }
                 received = self.commands.recv_many(&mut batch, QUEUE) => match received {
                     0 => return,
                     _ => self.serve(batch.drain(..)).await,
@@ -250,7 +262,7 @@ impl Owner {
     }
 
     /// An affinity of ours that somebody else took away or changed: what is ours is read again. What we claimed a moment ago
-    /// the watch has not told yet, and so is not missed.
+    /// the watch has not told yet; but what it goes on not to tell may have been taken away before it began.
     async fn look_at_affinities(&mut self) {
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         let confirmed = |object: &Object| {
@@ -266,15 +278,30 @@ impl Owner {
             .collect();
         let lost: BTreeSet<String> = self.affinities.difference(&seen).cloned().collect();
         self.affinities = seen;
+        if cluster.in_sync && self.unseen().any(|name| lost.contains(&name)) {
+            tracing::warn!(
+                ?lost,
+                "somebody else took a block's affinity away; reading again what this node owns"
+            );
+            self.read_again().await;
+        }
+    }
+
+    fn look_for_missing(&mut self) {
+        let is_missing = self.cluster.borrow().in_sync && self.unseen().next().is_some();
+        let due = self.missed.unwrap_or_else(|| Instant::now() + MISSED);
+        self.missed = is_missing.then_some(due);
+    }
+
+    /// The names of our affinities that the watch does not tell.
+    fn unseen(&self) -> impl Iterator<Item = String> {
         let node = self.allocator.node();
         let ours = self.allocator.confirmed_blocks().into_iter().map(|cidr| affinity_name(node, cidr));
-        if !cluster.in_sync || !ours.into_iter().any(|name| lost.contains(&name)) {
-            return;
-        }
-        tracing::warn!(
-            ?lost,
-            "somebody else took a block's affinity away; reading again what this node owns"
-        );
+        ours.filter(|name| !self.affinities.contains(name))
+    }
+
+    /// Reads again what this node owns.
+    async fn read_again(&mut self) {
         self.finish_writing().await;
         let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for (address, handle, _) in self.allocator.allocations() {

@@ -1,6 +1,6 @@
 //! The address of `tunl0`: taken from IPAM, or of the node's podCIDR, while the tunnel wants one; given back when it does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::problems::Problems;
 /// After a failure the next try waits this long.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What a node has by IPAM: its blocks, and what it borrows.
+pub type OfIpam = (watch::Receiver<BTreeSet<IpNet>>, watch::Receiver<BTreeSet<IpNet>>);
+
 /// Keeps a tunnel's address.
 pub struct Keeper {
     /// This node.
@@ -27,6 +30,8 @@ pub struct Keeper {
     pub pod_cidrs: Option<watch::Receiver<Vec<IpNet>>>,
     /// IPAM holds an address for the tunnel.
     pub held_by_ipam: bool,
+    /// This node's blocks, and the addresses that it borrows: what IPAM holds for the tunnel is in one of these.
+    pub of_ipam: OfIpam,
     /// What is wrong.
     pub problems: Problems,
 }
@@ -36,7 +41,7 @@ impl Keeper {
     pub async fn run(mut self, mut wanted: watch::Receiver<bool>, address: watch::Sender<Option<Ipv4Addr>>) {
         loop {
             let want = *wanted.borrow_and_update();
-            let held = *address.borrow();
+            let held = (*address.borrow()).filter(|held| !self.has_lost(*held));
             let failed = match self.turn(want, held).await {
                 Ok(now) => {
                     latest::set(&address, now);
@@ -50,9 +55,17 @@ impl Keeper {
                 biased;
                 changed = wanted.changed() => if changed.is_err() { return },
                 () = moved(&mut self.pod_cidrs) => {}
+                Ok(()) = self.of_ipam.0.changed() => {}
+                Ok(()) = self.of_ipam.1.changed() => {}
                 () = tokio::time::sleep(RETRY), if retry => {}
             }
         }
+    }
+
+    /// Whether this address was IPAM's, and is in nothing that the node has by IPAM any more: somebody took the block away.
+    fn has_lost(&self, held: Ipv4Addr) -> bool {
+        let (blocks, borrowed) = (self.of_ipam.0.borrow(), self.of_ipam.1.borrow());
+        self.held_by_ipam && !blocks.iter().chain(&*borrowed).any(|net| net.contains(&IpAddr::V4(held)))
     }
 
     /// The address that the tunnel has from now on.
@@ -101,5 +114,56 @@ async fn assign(node: &NodeName, addresses: &Addresses) -> Result<Ipv4Addr, Stri
     match granted.assigned.first().map(|assigned| assigned.address) {
         Some(IpAddr::V4(address)) => Ok(address),
         other => Err(format!("IPAM gave {other:?}, and the tunnel needs an IPv4 address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use manx_datastore::{Datastore as _, Memory, Only};
+    use manx_ipam::Allocator;
+    use manx_model::{IpPool, Kind, Object};
+
+    use super::*;
+    use crate::addresses::{Owner, Told};
+    use crate::cluster::Cluster;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_whose_block_was_taken_away_takes_another_address() {
+        let store = Memory::new();
+        let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
+        let pools = Arc::new(vec![IpPool::from_object(&pool).unwrap()]);
+        let (_cluster, cluster) =
+            watch::channel(Arc::new(Cluster { pools, in_sync: true, ..Cluster::default() }));
+        let (node, problems): (NodeName, _) = ("n1".parse().unwrap(), Problems::default());
+        let (owner, addresses) = Owner::new(
+            Allocator::new(node.clone()),
+            Arc::new(store.clone()),
+            cluster,
+            Told::default(),
+            || std::time::SystemTime::UNIX_EPOCH,
+            problems.clone(),
+        );
+        tokio::spawn(owner.run());
+        // What the owner tells is told here.
+        let (blocks, of_blocks) = watch::channel(BTreeSet::from(["10.0.0.0/24".parse().unwrap()]));
+        let (_borrowed, of_borrowed) = watch::channel(BTreeSet::new());
+        let (_wanted, wanted) = watch::channel(true);
+        let (sender, mut address) = watch::channel(None);
+        let of_ipam = (of_blocks, of_borrowed);
+        let keeper = Keeper { node, addresses, pod_cidrs: None, held_by_ipam: false, of_ipam, problems };
+        tokio::spawn(keeper.run(wanted, sender));
+        let first = address.wait_for(Option::is_some).await.unwrap().unwrap();
+        for kind in [Kind::IPAMHandle, Kind::BlockAffinity, Kind::IPAMBlock] {
+            for object in store.list(kind, &Only::All).await.unwrap().into_iter().flatten() {
+                store.delete(&object).await.unwrap();
+            }
+        }
+        blocks.send_replace(BTreeSet::new());
+        tokio::time::sleep(RETRY).await;
+        let handle = store.get(Kind::IPAMHandle, &tunnel_handle(&"n1".parse().unwrap())).await.unwrap();
+        assert!(handle.is_some(), "it has asked again");
+        assert_eq!(*address.borrow(), Some(first), "nobody else has it");
     }
 }

@@ -13,18 +13,24 @@ fn owner_with(reserve: usize) -> (Addresses, Faulty<Memory>) {
 }
 
 fn owner_on(store: Faulty<Memory>, reserve: usize) -> (Addresses, Faulty<Memory>) {
+    let (addresses, _) = owner_told(&store, reserve);
+    (addresses, store)
+}
+
+/// An owner, and where it tells what it has. No watch ever tells an affinity.
+fn owner_told(store: &Faulty<Memory>, reserve: usize) -> (Addresses, Told) {
     let pool = Object::new(Kind::IPPool, "p", &serde_json::json!({"cidr": "10.0.0.0/24"}));
     let pools = vec![IpPool::from_object(&pool).unwrap()];
     let (_, cluster) =
         watch::channel(Arc::new(Cluster { pools: Arc::new(pools), in_sync: true, ..Cluster::default() }));
     let allocator = Allocator::new("n1".parse().unwrap());
-    let door = Arc::new(store.clone());
+    let (door, told) = (Arc::new(store.clone()), Told::default());
     let clock = || SystemTime::UNIX_EPOCH;
     let (mut owner, addresses) =
-        Owner::new(allocator, door, cluster, Told::default(), clock, Problems::default());
+        Owner::new(allocator, door, cluster, told.clone(), clock, Problems::default());
     owner.reserve = reserve;
     tokio::spawn(owner.run());
-    (addresses, store)
+    (addresses, told)
 }
 
 async fn assign(addresses: &Addresses, handle: &str) -> IpAddr {
@@ -164,4 +170,20 @@ async fn what_was_given_although_a_write_beside_it_was_not_answered_is_kept() {
         assert_eq!(granted.assigned, again.assigned, "seed {seed}");
         assert_eq!(handles(&store).await, 3, "seed {seed}: net.a, net.b and the reserve");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_was_taken_away_while_nobody_watched_is_let_go() {
+    let store = Faulty::new(Memory::new(), 1, Faults::default());
+    let (addresses, told) = owner_told(&store, 0);
+    assign(&addresses, "net.a").await;
+    tokio::time::sleep(MISSED * 2).await;
+    assert_eq!(told.blocks.borrow().len(), 1, "it is there, although the watch does not tell");
+    for kind in [Kind::IPAMHandle, Kind::BlockAffinity, Kind::IPAMBlock] {
+        for object in store.list(kind, &Only::All).await.unwrap().into_iter().flatten() {
+            store.delete(&object).await.unwrap();
+        }
+    }
+    tokio::time::sleep(MISSED * 2).await;
+    assert_eq!(*told.blocks.borrow(), BTreeSet::new());
 }

@@ -29,16 +29,13 @@ use crate::pods::Pods;
 use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
 use crate::territory::Territory;
-use crate::tunnel_address;
+use crate::tunnel_address::{self, OfIpam};
 
 /// Questions to a loop that may wait for it; more are answered without it.
 const QUESTIONS: usize = 8;
 
 /// Paths from the route loop to the node loop.
 type Paths = Coalesce<IpNet, Option<IpAddr>>;
-
-/// The blocks that IPAM gave this node, and what it borrowed.
-type OfIpam = (watch::Receiver<BTreeSet<IpNet>>, watch::Receiver<BTreeSet<IpNet>>);
 
 /// Starts every part and runs until one ends, which none should.
 pub(super) async fn run(
@@ -60,7 +57,7 @@ pub(super) async fn run(
     parts.spawn_address_watch();
     let stale = parts.adopt_pods(&found);
     let (addresses, of_ipam) = parts.spawn_addresses(found.allocator, &stale);
-    let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone());
+    let tunnel = parts.spawn_tunnel_address(found.tunnel, addresses.clone(), of_ipam.clone());
     let publication = parts.spawn_publisher();
     parts.spawn_territory(of_ipam, publication.clone());
     let paths = Paths::default();
@@ -166,12 +163,17 @@ impl Assembly {
     }
 
     /// A tunnel that takes packets keeps its address.
-    fn spawn_tunnel_address(&mut self, of_ipam: Option<Ipv4Addr>, addresses: Addresses) -> TunnelEnds {
+    fn spawn_tunnel_address(
+        &mut self,
+        held_by_ipam: Option<Ipv4Addr>,
+        addresses: Addresses,
+        of_ipam: OfIpam,
+    ) -> TunnelEnds {
         let held = match self.config.use_pod_cidr {
             true => self.published_tunnel().filter(|published| {
                 tunnel_address::of_pod_cidrs(&self.own_cidrs.known.borrow()) == Some(*published)
             }),
-            false => of_ipam,
+            false => held_by_ipam,
         };
         let (wanted, wish) = watch::channel(held.is_some());
         let (sender, address) = watch::channel(held);
@@ -179,7 +181,8 @@ impl Assembly {
             node: self.config.node.clone(),
             addresses,
             pod_cidrs: self.config.use_pod_cidr.then(|| self.own_cidrs.known.subscribe()),
-            held_by_ipam: of_ipam.is_some(),
+            held_by_ipam: held_by_ipam.is_some(),
+            of_ipam,
             problems: self.feeds.problems.clone(),
         };
         self.tasks.spawn(keeper.run(wish, sender));
