@@ -8,6 +8,8 @@
 //! datastore answers. An agent that is killed meanwhile finds in IPAM what has no link any more, and gives that back.
 //! What is given out while it is away ([`away`]) is written as soon as it answers.
 
+mod affinities;
+mod ahead;
 mod away;
 mod under_way;
 
@@ -19,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use manx_datastore::Datastore;
 use manx_ipam::{Allocator, AssignRequest, Assigned, Redeemed, SweepReport};
-use manx_model::{AffinitySpec, AffinityState, AllocationAttribute, Object, affinity_name};
+use manx_model::AllocationAttribute;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -36,12 +38,6 @@ const QUEUE: usize = 1024;
 /// What is owed is tried again after this long, and then after twice as long, up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
-
-/// For so long an affinity of ours may be missing from what the watch tells, before it is looked for.
-const MISSED: Duration = Duration::from_secs(10);
-
-/// So long after a write the disk is told what was written, unless that is needed before.
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// Asks the owner. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -261,57 +257,6 @@ impl Owner {
         }
     }
 
-    /// An affinity of ours that somebody else took away or changed: what is ours is read again. What we claimed a moment ago
-    /// the watch has not told yet; but what it goes on not to tell may have been taken away before it began.
-    async fn look_at_affinities(&mut self) {
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        let confirmed = |object: &Object| {
-            object
-                .spec::<AffinitySpec>()
-                .is_ok_and(|spec| spec.state == AffinityState::Confirmed && spec.deleted != "true")
-        };
-        let seen: BTreeSet<String> = cluster
-            .affinities
-            .iter()
-            .filter(|(_, object)| confirmed(object))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let lost: BTreeSet<String> = self.affinities.difference(&seen).cloned().collect();
-        self.affinities = seen;
-        if cluster.in_sync && self.unseen().any(|name| lost.contains(&name)) {
-            tracing::warn!(
-                ?lost,
-                "somebody else took a block's affinity away; reading again what this node owns"
-            );
-            self.read_again().await;
-        }
-    }
-
-    fn look_for_missing(&mut self) {
-        let is_missing = self.cluster.borrow().in_sync && self.unseen().next().is_some();
-        let due = self.missed.unwrap_or_else(|| Instant::now() + MISSED);
-        self.missed = is_missing.then_some(due);
-    }
-
-    /// The names of our affinities that the watch does not tell.
-    fn unseen(&self) -> impl Iterator<Item = String> {
-        let node = self.allocator.node();
-        let ours = self.allocator.confirmed_blocks().into_iter().map(|cidr| affinity_name(node, cidr));
-        ours.filter(|name| !self.affinities.contains(name))
-    }
-
-    /// Reads again what this node owns.
-    async fn read_again(&mut self) {
-        self.finish_writing().await;
-        let mut handles: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-        for (address, handle, _) in self.allocator.allocations() {
-            handles.entry(handle.to_owned()).or_default().push(address);
-        }
-        if let Err(error) = self.allocator.load(&*self.store, (self.wall_clock)(), &handles).await {
-            tracing::warn!("what this node owns is not read yet: {error}");
-        }
-    }
-
     /// Tries to give back what is owed; `true` when the datastore answered.
     async fn pay(&mut self) -> bool {
         let needed = self.needed();
@@ -413,59 +358,6 @@ impl Owner {
         };
         self.tell_owed();
         answer(replies, answers);
-    }
-
-    /// From what the node holds back, as long as what was given before could be written.
-    fn assign_ahead(&mut self, cluster: &Cluster, requests: &[AssignRequest]) -> Option<Vec<Vec<Assigned>>> {
-        if self.waits() || !cluster.in_sync || is_locked(cluster) {
-            return None;
-        }
-        let reserved = away::reserved(cluster);
-        let rules = away::rules(cluster, &self.allocator, &reserved);
-        self.allocator.assign_ahead((self.wall_clock)(), rules, requests)
-    }
-
-    /// Begins to write what was given ahead, unless an earlier write is under way: then it follows.
-    fn begin_to_write(&mut self, cluster: &Cluster) {
-        if self.writing.is_under_way() || is_locked(cluster) {
-            return;
-        }
-        let reserved = away::reserved(cluster);
-        let rules = away::rules(cluster, &self.allocator, &reserved);
-        if let Some(redeeming) = self.allocator.begin_to_redeem((self.wall_clock)(), rules) {
-            let store = Arc::clone(&self.store);
-            self.writing.begin(async move { redeeming.write(&*store).await });
-        }
-    }
-
-    async fn take_written(&mut self, written: Redeemed) {
-        self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
-        let cluster = Arc::clone(&self.cluster.borrow_and_update());
-        match self.allocator.redeemed(written) {
-            Ok(true) => self.begin_to_write(&cluster),
-            // Somebody else has changed something: what it is, is read first.
-            Ok(false) => self.redeem(&cluster).await,
-            Err(_) => self.absence.begin(),
-        }
-        self.tell_owed();
-    }
-
-    /// Waits until all that was given ahead is written, or cannot be.
-    async fn finish_writing(&mut self) {
-        while self.writing.is_under_way() {
-            let written = self.writing.outcome().await;
-            self.take_written(written).await;
-        }
-    }
-
-    /// Before an address that pods were given of what was held back is free again, the disk must not call it held back.
-    async fn settle(&mut self) {
-        if self.unsettled.take().is_none() {
-            return;
-        }
-        if let Err(error) = self.store.settle().await {
-            tracing::warn!("an agent that starts without the datastore may go by old knowledge: {error}");
-        }
     }
 
     async fn sweep(&mut self, stale: &BTreeSet<String>) -> Result<SweepReport, Refused> {

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use manx_ipam::{Allocator, AssignRequest, Assigned, Rules};
 use tokio::time::{Instant, timeout};
 
-use super::{Granted, Owner, Refused, Release, SETTLE};
+use super::ahead::SETTLE;
+use super::{Granted, Owner, Refused, Release};
 use crate::cluster::Cluster;
 use crate::information::is_locked;
 

@@ -1,3 +1,4 @@
+use super::affinities::MISSED;
 use super::*;
 use manx_datastore::testing::{Faults, Faulty};
 use manx_datastore::{Memory, Only};
