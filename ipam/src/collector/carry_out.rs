@@ -177,7 +177,7 @@ async fn store_handle(
     let Some(Handle { object, spec }) = known else {
         return Ok(handle::create(store, name, &block).await?.is_some());
     };
-    store.update(object.with_spec(&HandleSpec { block, ..spec })).await?;
+    store.update(object.with_spec(&HandleSpec { block, deleted: false, ..spec })).await?;
     Ok(true)
 }
 

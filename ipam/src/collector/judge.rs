@@ -205,8 +205,9 @@ impl<'a> World<'a> {
             let handle = object.name().to_owned();
             match held.map(|held| counts(&held)) {
                 None => drop(found.insert(Action::RemoveHandle { handle, version }, false)),
+                // A mark that stays on a handle in use is that of a collector that was cut off.
                 Some(blocks)
-                    if !spec.deleted && !says(&spec, &blocks) && !released.contains(&spec.handle_id) =>
+                    if (spec.deleted || !says(&spec, &blocks)) && !released.contains(&spec.handle_id) =>
                 {
                     found.insert(Action::StoreHandle { handle, version: Some(version), blocks }, false);
                 }

@@ -188,6 +188,21 @@ fn a_node_that_needs_no_blocks_keeps_none_that_is_empty() {
 }
 
 #[test]
+fn a_handle_in_use_whose_deletion_was_begun_and_given_up_is_itself_again_after_the_grace() {
+    let (store, pools) = (store(), [pool("p", "10.0.0.0/26", 26)]);
+    assign(&mut Allocator::new(node("n1")), &store, &pools, &[tunnel("n1")]);
+    let name = "ipip-tunnel-addr-n1";
+    let object = block_on(store.get(Kind::IPAMHandle, name)).unwrap().unwrap();
+    let marked = HandleSpec { deleted: true, ..object.spec().unwrap() };
+    block_on(store.update(object.with_spec(&marked))).unwrap();
+    assert_eq!(findings(&store).len(), 1);
+    let done = watch(&store, &["n1"], &pods([]), 20);
+    let what = format!("store handle {name} with the blocks in which it holds addresses");
+    assert_eq!(done, [(15, what)]);
+    assert_eq!(findings(&store), []);
+}
+
+#[test]
 fn nothing_is_released_that_has_changed_since_it_was_decided() {
     let (store, mut n1) = (store(), Allocator::new(node("n1")));
     let pools = [pool("p", "10.0.0.0/32", 32)];
