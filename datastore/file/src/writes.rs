@@ -47,6 +47,12 @@ impl Writes {
         }
     }
 
+    /// Whether everything is done, what is done at rest, too.
+    #[cfg(test)]
+    pub(crate) fn are_at_rest(&self) -> bool {
+        !self.queue().busy
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
