@@ -14,7 +14,7 @@ use manx_cni::{CniError, Code};
 use manx_datastore::{Datastore, Error};
 use manx_model::{Kind, Namespace, Object, Pod, pod_annotation};
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::cluster::{Cluster, KnownPods};
 use crate::demand::About;
@@ -30,10 +30,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// A look at all pods takes longer than an event of one: what changes within this time is looked at together.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// So many annotations are written at once: nobody waits for them, as the pods that come at the same time wait for the calls
-/// of theirs.
-const AT_ONCE: usize = 2;
-
 /// Looks for Pod objects, and annotates them. Cheap to clone.
 #[derive(Clone)]
 pub struct PodObjects {
@@ -47,18 +43,9 @@ pub struct PodObjects {
     pub required: bool,
     /// Wakes [`keep_annotated`]: nothing else need change before a datastore that was away is there again.
     pub late: Arc<Notify>,
-    /// Whose turn it is to annotate.
-    pub turns: Turns,
-}
-
-/// Lets a few pass at once.
-#[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
-    }
+    /// Whose turn it is to annotate. One Pod at a time: nobody waits for that, but pods that come at the same time wait for
+    /// the API server.
+    pub turn: Arc<Mutex<()>>,
 }
 
 /// The objects behind one request.
@@ -172,8 +159,7 @@ impl PodObjects {
         // Whatever version it has: kubelet writes the Pod all the time, and these annotations are nobody else's.
         let mut object = Object::new_in(Kind::Pod, &pod.namespace, &pod.name, &Value::Null);
         object.metadata.uid.clone_from(&pod.uid);
-        // Nobody closes it.
-        let _turn = self.turns.0.acquire().await.ok();
+        let _turn = self.turn.lock().await;
         self.store.annotate(&object, &annotations).await.map(drop)
     }
 }
@@ -281,7 +267,7 @@ mod tests {
                 pods: receiver,
                 required: true,
                 late: Arc::default(),
-                turns: Turns::default(),
+                turn: Arc::default(),
             };
             Self { store, objects, pods }
         }

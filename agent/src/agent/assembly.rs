@@ -24,7 +24,7 @@ use crate::felix_parameters::{FelixParameters, tell_changes};
 use crate::node_loop::{NodeLoop, RulesetKeeper};
 use crate::passwords::{Keeper, Passwords};
 use crate::pod_cidrs::{Own, PodCidrs};
-use crate::pod_objects::{PodObjects, Turns, keep_annotated};
+use crate::pod_objects::{PodObjects, keep_annotated};
 use crate::pods::Pods;
 use crate::publish::{NodeMaker, Publication, keep_published};
 use crate::route_loop::{RouteLoop, Stop};
@@ -262,7 +262,7 @@ impl Assembly {
             pods: self.feeds.pods.subscribe(),
             required: self.config.datastore.is_kubernetes(),
             late: Arc::default(),
-            turns: Turns::default(),
+            turn: Arc::default(),
         };
         let (endpoints, problems) = (self.feeds.endpoints.clone(), self.feeds.problems.clone());
         self.tasks.spawn(keep_annotated(objects.clone(), endpoints, problems));
