@@ -161,6 +161,7 @@ mod tests {
             }
         }
         blocks.send_replace(BTreeSet::new());
+        // The clock is paused: everything that can happen happens first.
         tokio::time::sleep(RETRY).await;
         let handle = store.get(Kind::IPAMHandle, &tunnel_handle(&"n1".parse().unwrap())).await.unwrap();
         assert!(handle.is_some(), "it has asked again");

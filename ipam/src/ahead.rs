@@ -20,7 +20,7 @@ use manx_model::AllowedUse;
 
 use crate::away::{Away, Terms};
 use crate::batch::Batch;
-use crate::block::{self, Block};
+use crate::block::Block;
 use crate::{Allocator, AssignRequest, Assigned, Rules};
 
 /// What is given of each block.
@@ -80,10 +80,7 @@ impl Allocator {
     /// An address that is held back in the first of the pools in which this node has one to give.
     fn held_back_for(&self, terms: Terms<'_>, pools: &[usize], given: &Given) -> Option<Assigned> {
         let given_of = |block: &Block| given.get(&block.spec.cidr).map_or(&[][..], Vec::as_slice);
-        let Rules { config, reserved, .. } = terms.rules;
-        let has_room = |block: &&Block| {
-            block::free(&block.spec, terms.now, config.ip_cooldown_seconds, reserved) > given_of(block).len()
-        };
+        let has_room = |block: &&Block| terms.free(block) > given_of(block).len();
         let with_room = pools.iter().find_map(|index| {
             let pool = &terms.rules.pools[*index];
             let own = self.blocks.values().filter(|block| pool.cidr.contains(&block.spec.cidr));

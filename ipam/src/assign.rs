@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use manx_datastore::{Datastore, Error as StoreError};
 
 use crate::affinity::{Mended, bump, read_block};
+use crate::away::Terms;
 use crate::batch::{Batch, addresses};
 use crate::block::{self, Block};
 use crate::handle::{self, Prepared};
@@ -31,9 +32,9 @@ pub(crate) struct Door<'a> {
 }
 
 impl Door<'_> {
-    /// How many addresses the block has to give.
+    /// As [`Terms::free`].
     pub(crate) fn free(&self, block: &Block) -> usize {
-        block::free(&block.spec, self.now, self.rules.config.ip_cooldown_seconds, self.rules.reserved)
+        Terms { now: self.now, rules: self.rules }.free(block)
     }
 }
 

@@ -71,6 +71,13 @@ pub(crate) struct Terms<'a> {
     pub(crate) rules: Rules<'a>,
 }
 
+impl Terms<'_> {
+    /// How many addresses the block has to give.
+    pub(crate) fn free(&self, block: &Block) -> usize {
+        block::free(&block.spec, self.now, self.rules.config.ip_cooldown_seconds, self.rules.reserved)
+    }
+}
+
 impl Allocator {
     /// Gives each request its addresses without asking the datastore, answering in the order of `requests`. Who holds some
     /// keeps them. What is given is to be written by [`Self::redeem`].

@@ -40,6 +40,7 @@ impl Owner {
         }
     }
 
+    /// Notes since when the watch has not told an affinity that we know of.
     pub(super) fn look_for_missing(&mut self) {
         let is_missing = self.cluster.borrow().in_sync && self.unseen().next().is_some();
         let due = self.missed.unwrap_or_else(|| Instant::now() + MISSED);

@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::information::is_locked;
 
 /// So long after a write the disk is told what was written, unless that is needed before.
-pub(super) const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE: Duration = Duration::from_millis(100);
 
 impl Owner {
     /// From what the node holds back, as long as what was given before could be written.
@@ -42,8 +42,9 @@ impl Owner {
         }
     }
 
+    /// Takes in what came of a write, and begins the next if something was given meanwhile.
     pub(super) async fn take_written(&mut self, written: Redeemed) {
-        self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
+        self.settle_soon();
         let cluster = Arc::clone(&self.cluster.borrow_and_update());
         match self.allocator.redeemed(written) {
             Ok(true) => self.begin_to_write(&cluster),
@@ -60,6 +61,11 @@ impl Owner {
             let written = self.writing.outcome().await;
             self.take_written(written).await;
         }
+    }
+
+    /// What was held back has been written as that of pods.
+    pub(super) fn settle_soon(&mut self) {
+        self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
     }
 
     /// Before an address that pods were given of what was held back is free again, the disk must not call it held back.

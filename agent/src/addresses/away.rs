@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use manx_ipam::{Allocator, AssignRequest, Assigned, Rules};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::ahead::SETTLE;
 use super::{Granted, Owner, Refused, Release};
 use crate::cluster::Cluster;
 use crate::information::is_locked;
@@ -143,7 +142,7 @@ impl Owner {
         self.absence.away = false;
         let written = before - self.allocator.promised().count();
         if written > 0 {
-            self.unsettled.get_or_insert_with(|| Instant::now() + SETTLE);
+            self.settle_soon();
             if was_away {
                 tracing::info!("{written} pods that came while the datastore was away are in IPAM");
             }

@@ -1,3 +1,5 @@
+//! The clock is paused: a sleep takes no time, and ends when everything that could happen until then has happened.
+
 use super::affinities::MISSED;
 use super::*;
 use manx_datastore::testing::{Faults, Faulty};

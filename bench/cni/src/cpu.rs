@@ -70,9 +70,9 @@ impl Usage {
         let (mut then, mut last) = (Instant::now(), Self::now(watched)?);
         eventually(SOON, "the agent and the control plane to rest", || {
             ensure!(then.elapsed() >= LOOK, "it is too early to say");
-            let (now, before) = (Self::now(watched)?, last.clone());
+            let now = Self::now(watched)?;
+            let used = now.since(&last).watched;
             (then, last) = (Instant::now(), now.clone());
-            let used = now.since(&before).watched;
             ensure!(used.values().all(|used| *used <= TICK), "they have just used {used:?}");
             Ok(now)
         })

@@ -156,7 +156,7 @@ impl<D: Datastore> Faulty<D> {
     fn stalled(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
         if state.stalled {
-            state.waiting.push(context.waker().clone());
+            state.wait(context);
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -177,6 +177,11 @@ impl<D: Datastore> Faulty<D> {
 }
 
 impl State {
+    fn wait(&mut self, context: &Context<'_>) {
+        self.waiting.retain(|waker| !waker.will_wake(context.waker()));
+        self.waiting.push(context.waker().clone());
+    }
+
     fn wake(&mut self) {
         self.waiting.drain(..).for_each(Waker::wake);
     }
@@ -265,8 +270,7 @@ impl<D: Datastore> Stream for FaultyWatch<D> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let (down, cuts) = {
             let mut state = self.store.state();
-            state.waiting.retain(|waker| !waker.will_wake(context.waker()));
-            state.waiting.push(context.waker().clone());
+            state.wait(context);
             (state.down, state.cuts)
         };
         if self.seen != cuts {
